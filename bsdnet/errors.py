@@ -1,0 +1,45 @@
+"""Everything that bsdnet raises for a reason that a user can mend.
+
+    BsdnetError
+    ├── ConfigError       a setting has a value that cannot work (also a ValueError)
+    ├── CheckpointError   weights are missing, broken, foreign or of another shape
+    ├── BackendError      the device or backend asked for is not to be had here
+    ├── SourceError       a video, camera, folder or image cannot be read
+    ├── SinkError         the result cannot be written
+    ├── DatasetError      a data set is missing, incomplete or not as expected
+    └── TrainingError     a training run cannot start, go on or be resumed
+
+A message says what came, what was expected, and what to do. Commands print it in one line and exit with 1.
+"""
+
+
+class BsdnetError(Exception):
+    """The root: catch this to catch everything that bsdnet raises on purpose."""
+
+
+class ConfigError(BsdnetError, ValueError):
+    """A setting has a value that cannot work."""
+
+
+class CheckpointError(BsdnetError):
+    """Weights are missing, broken, foreign or of another shape."""
+
+
+class BackendError(BsdnetError):
+    """The device or backend asked for is not to be had here."""
+
+
+class SourceError(BsdnetError):
+    """A video, camera, folder or image cannot be read."""
+
+
+class SinkError(BsdnetError):
+    """The result cannot be written."""
+
+
+class DatasetError(BsdnetError):
+    """A data set is missing, incomplete or not as expected."""
+
+
+class TrainingError(BsdnetError):
+    """A training run cannot start, go on or be resumed."""

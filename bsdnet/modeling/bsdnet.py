@@ -1,0 +1,207 @@
+"""BSDNet: the CNN student that runs at inference.
+
+Source: the BSDNet paper, section 3.1 and figure 2. What the paper leaves open is decided in `docs/adr/`.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from bsdnet.errors import ConfigError
+from bsdnet.modeling.dasp import DASP
+from bsdnet.modeling.fcb import FCB
+from bsdnet.modeling.head import Decoder, SegmentationHead
+from bsdnet.modeling.layers import BasicBlock, ConvBNAct
+
+
+@dataclass(frozen=True, kw_only=True)
+class BSDNetConfig:
+    """The shape of a BSDNet. Two networks with equal configurations take each other's weights.
+
+    Raises:
+        ConfigError: a field has a value that no network can be built with; the message names it.
+    """
+
+    num_classes: int = 19
+    """Classes that the head tells apart."""
+    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+    """Channels of the four stages, at strides 4, 8, 16 and 32."""
+    depths: tuple[int, int, int] = (1, 2, 2)
+    """BasicBlocks of stages 1 to 3."""
+    fcbs: tuple[int, int] = (1, 2)
+    """FCBs that close stage 3 and that form stage 4."""
+    num_kernels: int = 32
+    """Learnable stripe kernels of each direction in DEC attention."""
+    groups: int = 4
+    """Groups of the double normalisation."""
+    kernel_size: int = 7
+    """Length of the stripe kernels in pixels, odd."""
+    detail_ratio: float = 0.5
+    """Channels of q, k and v in the detail branch, as a fraction of the block's."""
+    ffn_ratio: int = 4
+    """Hidden channels of the feed-forward network as a multiple of the block's."""
+    dasp_channels: int = 112
+    """Channels of each of DASP's maps."""
+    dasp_rates: tuple[int, ...] = (6, 12, 18)
+    """Rates of DASP's atrous convolutions, in pixels at stride 32."""
+    decoder_channels: int = 64
+    """Channels of the fused map at stride 8, and of the head."""
+
+    def __post_init__(self) -> None:
+        """Reject values that no network can be built with."""
+        for name, low, values in (
+            ("num_classes", 1, (self.num_classes,)),
+            ("channels", 1, self.channels),
+            ("depths", 1, self.depths),
+            ("fcbs", 0, self.fcbs),
+            ("num_kernels", 1, (self.num_kernels,)),
+            ("groups", 1, (self.groups,)),
+            ("ffn_ratio", 1, (self.ffn_ratio,)),
+            ("dasp_channels", 1, (self.dasp_channels,)),
+            ("dasp_rates", 1, self.dasp_rates),
+            ("decoder_channels", 1, (self.decoder_channels,)),
+        ):
+            if any(isinstance(value, bool) or not isinstance(value, int) or value < low for value in values):
+                raise ConfigError(f"{name} must be whole numbers of at least {low}, got {getattr(self, name)!r}")
+        for name, count in (("channels", 4), ("depths", 3), ("fcbs", 2)):
+            if len(getattr(self, name)) != count:
+                raise ConfigError(f"{name} must have {count} entries, got {getattr(self, name)!r}")
+        if self.num_kernels % self.groups:
+            raise ConfigError(f"num_kernels must be a multiple of groups ({self.groups}), got {self.num_kernels}")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ConfigError(f"kernel_size must be an odd number of at least 1, got {self.kernel_size}")
+        if not 0 < self.detail_ratio <= 4:
+            raise ConfigError(f"detail_ratio must be in (0, 4], got {self.detail_ratio}")
+
+
+class StageFeatures(NamedTuple):
+    """What the backbone hands on: the maps of stages 2, 3 and 4."""
+
+    stage2: Tensor
+    """`(B, channels[1], H/8, W/8)`."""
+    stage3: Tensor
+    """`(B, channels[2], H/16, W/16)`."""
+    stage4: Tensor
+    """`(B, channels[3], H/32, W/32)`."""
+
+
+class TrainingOutput(NamedTuple):
+    """What the losses need, returned by `BSDNet.forward` in training mode."""
+
+    logits: Tensor
+    """`(B, num_classes, H/8, W/8)`."""
+    stage3: Tensor
+    """`(B, channels[2], H/16, W/16)`."""
+    stage4: Tensor
+    """`(B, channels[3], H/32, W/32)`."""
+    decoder: Tensor
+    """`(B, decoder_channels, H/8, W/8)`: stage 2 fused with DASP."""
+
+
+class Backbone(nn.Module):
+    """Stem and four stages: BasicBlocks first, FCBs later.
+
+    The stem is two 3x3 convolutions of stride 2; one 3x3 convolution of stride 2 leads into stage 4.
+    Every division by two rounds up, so any input size works.
+    """
+
+    def __init__(self, config: BSDNetConfig) -> None:
+        super().__init__()
+        c1, c2, c3, c4 = config.channels
+        self.stem = nn.Sequential(ConvBNAct(3, c1, 3, stride=2), ConvBNAct(c1, c1, 3, stride=2))
+        self.stage1 = _basic_stage(c1, c1, config.depths[0], stride=1)
+        self.stage2 = _basic_stage(c1, c2, config.depths[1], stride=2)
+        self.stage3 = nn.Sequential(
+            *_basic_stage(c2, c3, config.depths[2], stride=2), *(_fcb(c3, config) for _ in range(config.fcbs[0]))
+        )
+        self.stage4 = nn.Sequential(
+            ConvBNAct(c3, c4, 3, stride=2), *(_fcb(c4, config) for _ in range(config.fcbs[1]))
+        )
+
+    def forward(self, x: Tensor) -> StageFeatures:
+        """Map the normalised image `(B, 3, H, W)` to the maps of stages 2, 3 and 4."""
+        x = self.stage1(self.stem(x))  # (B, 3, H, W) -> (B, c1, H/4, W/4)
+        stage2 = self.stage2(x)
+        stage3 = self.stage3(stage2)
+        return StageFeatures(stage2, stage3, self.stage4(stage3))
+
+
+class BSDNet(nn.Module):
+    """The network: backbone, DASP on stage 4, fusion with stage 2, head.
+
+    Args:
+        config: the shape.
+    """
+
+    def __init__(self, config: BSDNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config)
+        width = config.decoder_channels
+        self.dasp = DASP(config.channels[3], config.dasp_channels, config.dasp_channels, config.dasp_rates)
+        self.decoder = Decoder(config.channels[1], config.dasp_channels, width)
+        self.head = SegmentationHead(width, width, config.num_classes)
+        _init_weights(self)
+
+    def forward(self, x: Tensor) -> Tensor | TrainingOutput:
+        """Segment a batch of images.
+
+        Args:
+            x: RGB, normalised with the weights' mean and deviation, `(B, 3, H, W)`; any H and W of at least 32.
+
+        Returns:
+            The logits at stride 8, `(B, num_classes, ceil(H/8), ceil(W/8))`; in training mode a `TrainingOutput`.
+        """
+        features = self.backbone(x)
+        decoded = self.decoder(features.stage2, self.dasp(features.stage4))
+        logits: Tensor = self.head(decoded)
+        if self.training:
+            return TrainingOutput(logits, features.stage3, features.stage4, decoded)
+        return logits
+
+
+S_CONFIG = BSDNetConfig()
+B_CONFIG = BSDNetConfig(channels=(64, 128, 256, 512), dasp_channels=208, decoder_channels=128)
+
+
+def bsdnet_s(num_classes: int = 19) -> BSDNet:
+    """Build BSDNet-S: 4.4 M parameters with 19 classes, weights drawn at random.
+
+    Raises:
+        ConfigError: `num_classes` is not a positive whole number.
+    """
+    return BSDNet(replace(S_CONFIG, num_classes=num_classes))
+
+
+def bsdnet_b(num_classes: int = 19) -> BSDNet:
+    """Build BSDNet-B: 16.1 M parameters with 19 classes, weights drawn at random.
+
+    Raises:
+        ConfigError: `num_classes` is not a positive whole number.
+    """
+    return BSDNet(replace(B_CONFIG, num_classes=num_classes))
+
+
+def _basic_stage(in_channels: int, channels: int, depth: int, *, stride: int) -> nn.Sequential:
+    first = BasicBlock(in_channels, channels, stride=stride)
+    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(depth - 1)))
+
+
+def _fcb(channels: int, config: BSDNetConfig) -> FCB:
+    return FCB(
+        channels,
+        num_kernels=config.num_kernels,
+        groups=config.groups,
+        kernel_size=config.kernel_size,
+        detail_ratio=config.detail_ratio,
+        ffn_ratio=config.ffn_ratio,
+    )
+
+
+def _init_weights(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -1,0 +1,42 @@
+"""The decoder's fusion with stage 2, and the segmentation head."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsdnet.modeling.layers import ConvBNAct
+
+
+class Decoder(nn.Module):
+    """Fuse the context of stage 4 with the detail of stage 2 (figure 2).
+
+    Both are brought to `channels` by 1x1 convolutions, the context before it is enlarged, where the map is smallest;
+    then they are added.
+
+    Args:
+        detail_channels: channels of stage 2.
+        context_channels: channels of DASP.
+        channels: channels of the result.
+    """
+
+    def __init__(self, detail_channels: int, context_channels: int, channels: int) -> None:
+        super().__init__()
+        self.detail = ConvBNAct(detail_channels, channels, act=False)
+        self.context = ConvBNAct(context_channels, channels, act=False)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, detail: Tensor, context: Tensor) -> Tensor:
+        """Map `(B, detail_channels, H/8, W/8)` and `(B, context_channels, H/32, W/32)` to `(B, channels, H/8, W/8)`."""
+        detail = self.detail(detail)
+        context = F.interpolate(self.context(context), size=detail.shape[-2:], mode="bilinear", align_corners=False)
+        y: Tensor = self.act(detail + context)
+        return y
+
+
+class SegmentationHead(nn.Sequential):
+    """A 3x3 convolution and the 1x1 classifier.
+
+    Maps `(B, in_channels, H, W)` to logits `(B, num_classes, H, W)`.
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
+        super().__init__(ConvBNAct(in_channels, hidden_channels, 3), nn.Conv2d(hidden_channels, num_classes, 1))
