@@ -1,0 +1,77 @@
+"""What travels through a stream: frames, and what is known of the stream that they come from."""
+
+from dataclasses import dataclass
+from enum import Enum
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bsdnet.runtime.prediction import Prediction
+
+
+class PixelFormat(Enum):
+    """How a frame's planes are to be read."""
+
+    RGB24 = "rgb24"
+    """One plane, `(H, W, 3)` uint8."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """One picture of a stream. Its planes belong to it alone and are not written to."""
+
+    planes: tuple[NDArray[np.uint8], ...]
+    """The pixels, as `pixel_format` says."""
+    pixel_format: PixelFormat = PixelFormat.RGB24
+    """How to read `planes`."""
+    index: int
+    """Number of the frame in the stream, from 0; after a seek it is the number by time and frame rate."""
+    pts: int
+    """Presentation time in units of the stream's time base."""
+    time_s: float
+    """Presentation time in seconds from the stream's start."""
+    epoch: int = 0
+    """How many seeks came before this frame: frames of an earlier epoch are stale."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.planes[0].shape[0], self.planes[0].shape[1]
+
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """The picture as `(H, W, 3)` uint8 RGB."""
+        return self.planes[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamInfo:
+    """What is known of a stream when it is opened."""
+
+    name: str
+    """For people: the file's name, `camera 0`, `demo`; never with credentials."""
+    size: tuple[int, int]
+    """Height and width of the upright pictures in pixels."""
+    fps: float
+    """Average frames per second, as announced; a hint, never a clock."""
+    time_base: Fraction
+    """Seconds per unit of a frame's `pts`."""
+    num_frames: int | None = None
+    """Frames to expect, estimated; None if nobody knows."""
+    live: bool = False
+    """Whether frames are lost when nobody reads them in time."""
+    seekable: bool = False
+    """Whether `seek` works."""
+    audio_path: str | None = None
+    """File whose audio belongs to this stream; None if it has none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StreamResult:
+    """A frame with its prediction: what sinks are given, in the order of the frames."""
+
+    frame: Frame
+    """The frame as it came."""
+    prediction: Prediction
+    """What was asked for by the sinks of the pipeline."""
