@@ -6,6 +6,7 @@
     ├── BackendError      the device or backend asked for is not to be had here
     ├── SourceError       a video, camera, folder or image cannot be read
     ├── SinkError         the result cannot be written
+    ├── PipelineError     a stream pipeline is asked for what its state does not allow
     ├── DatasetError      a data set is missing, incomplete or not as expected
     └── TrainingError     a training run cannot start, go on or be resumed
 
@@ -35,6 +36,10 @@ class SourceError(BsdnetError):
 
 class SinkError(BsdnetError):
     """The result cannot be written."""
+
+
+class PipelineError(BsdnetError):
+    """A stream pipeline is asked for what its state does not allow."""
 
 
 class DatasetError(BsdnetError):
