@@ -3,6 +3,7 @@
 Source: the BSDNet paper, section 3.1 and figure 2. What the paper leaves open is decided in `docs/adr/`.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.dasp import DASP
-from bsdnet.modeling.fcb import FCB
+from bsdnet.modeling.fcb import FCB, FFN
 from bsdnet.modeling.head import Decoder, SegmentationHead
 from bsdnet.modeling.layers import BasicBlock, ConvBNAct
 
@@ -115,9 +116,8 @@ class Backbone(nn.Module):
         self.stage3 = nn.Sequential(
             *_basic_stage(c2, c3, config.depths[2], stride=2), *(_fcb(c3, config) for _ in range(config.fcbs[0]))
         )
-        self.stage4 = nn.Sequential(
-            ConvBNAct(c3, c4, 3, stride=2), *(_fcb(c4, config) for _ in range(config.fcbs[1]))
-        )
+        self.stage4 = nn.Sequential(ConvBNAct(c3, c4, 3, stride=2), *(_fcb(c4, config) for _ in range(config.fcbs[1])))
+        _init_weights(self)
 
     def forward(self, x: Tensor) -> StageFeatures:
         """Map the normalised image `(B, 3, H, W)` to the maps of stages 2, 3 and 4."""
@@ -142,7 +142,8 @@ class BSDNet(nn.Module):
         self.dasp = DASP(config.channels[3], config.dasp_channels, config.dasp_channels, config.dasp_rates)
         self.decoder = Decoder(config.channels[1], config.dasp_channels, width)
         self.head = SegmentationHead(width, width, config.num_classes)
-        _init_weights(self)
+        for part in (self.dasp, self.decoder, self.head):
+            _init_weights(part)
 
     def forward(self, x: Tensor) -> Tensor | TrainingOutput:
         """Segment a batch of images.
@@ -199,9 +200,15 @@ def _fcb(channels: int, config: BSDNetConfig) -> FCB:
     )
 
 
-def _init_weights(model: nn.Module) -> None:
-    for module in model.modules():
+def _init_weights(part: nn.Module) -> None:
+    """Draw the kernels: He's normal by fan-out, that of one group where a convolution is grouped."""
+    for module in part.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            fan_out = module.weight.numel() // module.in_channels
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+    for module in part.modules():
+        if isinstance(module, FFN):  # a small branch beside the identity, as in SegFormer
+            nn.init.trunc_normal_(module.project.weight, std=0.02)
+        elif isinstance(module, SegmentationHead):  # the loss starts at the logarithm of the number of classes
+            nn.init.normal_(module.classifier.weight, std=0.01)
+            nn.init.zeros_(module.classifier.bias)

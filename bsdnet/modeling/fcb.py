@@ -27,10 +27,11 @@ def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
     # NCHW: the reductions below then run along contiguous memory, also where x is channels_last.
     log_p = x.to(torch.float32, memory_format=torch.contiguous_format)
     log_p = log_p - log_p.flatten(2).logsumexp(2)[:, :, None, None]
-    log_p = log_p.unflatten(1, (groups, -1))  # (B, N, H, W) -> (B, G, N/G, H, W)
+    batch, channels, height, width = x.shape
+    log_p = log_p.view(batch, groups, channels // groups, height, width)
     p = (log_p - log_p.amax(2, keepdim=True)).exp()
     p = p * p.square().sum(2, keepdim=True).rsqrt()
-    return p.flatten(1, 2).to(x.dtype)
+    return p.view(batch, channels, height, width).to(x.dtype)
 
 
 class DECAttention(nn.Module):
@@ -77,19 +78,27 @@ class DECAttention(nn.Module):
         return F.conv2d(attention, kernels.transpose(0, 1), padding=padding)  # (B, N, H, W) -> (B, C, H, W)
 
 
-class FFN(nn.Sequential):
+class FFN(nn.Module):
     """Feed-forward network: 1x1 expansion, 3x3 depthwise, 1x1 projection (figure 3, right).
 
     Maps `(B, C, H, W)` to `(B, C, H, W)`; the residual connection is FCB's.
+
+    Args:
+        channels: C.
+        ratio: hidden channels as a multiple of C.
     """
 
     def __init__(self, channels: int, ratio: int = 4) -> None:
+        super().__init__()
         hidden = channels * ratio
-        super().__init__(
-            ConvBNAct(channels, hidden),
-            ConvBNAct(hidden, hidden, 3, groups=hidden),
-            nn.Conv2d(hidden, channels, 1),
-        )
+        self.expand = ConvBNAct(channels, hidden)
+        self.depthwise = ConvBNAct(hidden, hidden, 3, groups=hidden)
+        self.project = nn.Conv2d(hidden, channels, 1, bias=False)  # FCB's batch norm follows, after the addition
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, C, H, W)` to `(B, C, H, W)`."""
+        y: Tensor = self.project(self.depthwise(self.expand(x)))
+        return y
 
 
 class FCB(nn.Module):

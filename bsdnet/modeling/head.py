@@ -32,11 +32,18 @@ class Decoder(nn.Module):
         return y
 
 
-class SegmentationHead(nn.Sequential):
+class SegmentationHead(nn.Module):
     """A 3x3 convolution and the 1x1 classifier.
 
     Maps `(B, in_channels, H, W)` to logits `(B, num_classes, H, W)`.
     """
 
     def __init__(self, in_channels: int, hidden_channels: int, num_classes: int) -> None:
-        super().__init__(ConvBNAct(in_channels, hidden_channels, 3), nn.Conv2d(hidden_channels, num_classes, 1))
+        super().__init__()
+        self.conv = ConvBNAct(in_channels, hidden_channels, 3)
+        self.classifier = nn.Conv2d(hidden_channels, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(B, in_channels, H, W)` to logits `(B, num_classes, H, W)`."""
+        logits: Tensor = self.classifier(self.conv(x))
+        return logits

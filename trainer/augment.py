@@ -1,0 +1,91 @@
+"""Transforms that move a picture and its labels together, and colour changes that leave the labels alone."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from bsdnet.classes import IGNORE_INDEX
+from trainer.recipes import SegmentationRecipe
+
+_FILL_RGB = (124, 116, 104)  # the mean of ImageNet: zero after normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTransform:
+    """Random scale, crop and flip in one warp, then colour jitter."""
+
+    recipe: SegmentationRecipe
+    """Where the ranges come from."""
+
+    def __call__(
+        self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], rng: Generator
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Draw one training example.
+
+        Args:
+            rgb: picture, `(H, W, 3)` uint8.
+            labels: class indices, `(H, W)` uint8, 255 where there is none.
+            rng: the only source of chance.
+
+        Returns:
+            Picture `(h, w, 3)` and labels `(h, w)` of the recipe's crop size; outside the picture the labels are 255.
+        """
+        matrix = self._random_view(rgb.shape[:2], rng)
+        height, width = self.recipe.crop_size
+        rgb = _warp(rgb, matrix, (width, height), cv2.INTER_LINEAR, _FILL_RGB)
+        labels = _warp(labels, matrix, (width, height), cv2.INTER_NEAREST, IGNORE_INDEX)
+        return jitter_colors(rgb, self.recipe.color_jitter, rng), labels
+
+    def _random_view(self, size: tuple[int, ...], rng: Generator) -> NDArray[np.float64]:
+        """Draw the map from source to crop coordinates, `(2, 3)`: scale, perhaps flipped, then moved."""
+        low, high = self.recipe.scale_range
+        scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+        offsets = []
+        for side, crop in zip(size, self.recipe.crop_size, strict=True):
+            spare = side * scale - crop  # negative: the picture is smaller than the crop and moves inside it
+            offsets.append(-rng.uniform(min(spare, 0.0), max(spare, 0.0)))
+        flip = rng.random() < self.recipe.flip_probability
+        x_scale, x_offset = (-scale, size[1] * scale + offsets[1]) if flip else (scale, offsets[1])
+        # Pixel centres lie at half-integers, OpenCV's at integers.
+        shift = 0.5 * np.array([x_scale - 1, scale - 1])
+        return np.array([[x_scale, 0, x_offset + shift[0]], [0, scale, offsets[0] + shift[1]]])
+
+
+def jitter_colors(rgb: NDArray[np.uint8], strength: float, rng: Generator) -> NDArray[np.uint8]:
+    """Change exposure, contrast, gamma, white balance and saturation at random, as another camera or hour would.
+
+    Args:
+        rgb: picture, `(H, W, 3)` uint8.
+        strength: half-width of each range: 0 changes nothing, 0.5 is strong.
+        rng: the only source of chance.
+
+    Returns:
+        A picture of the same shape; the argument itself at strength 0.
+    """
+    if strength == 0:
+        return rgb
+    levels = np.linspace(0, 1, 256)
+    gamma = np.exp(rng.uniform(-strength, strength))
+    contrast, saturation = rng.uniform(1 - strength, 1 + strength, 2)
+    gains = rng.uniform(1 - strength, 1 + strength) * rng.uniform(1 - strength / 4, 1 + strength / 4, 3)
+    curves = (levels[:, None] ** gamma * gains - 0.5) * contrast + 0.5
+    table = (curves.clip(0, 1) * 255).round().astype(np.uint8)[None]  # (1, 256, 3)
+    gray = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return np.asarray(cv2.LUT(cv2.addWeighted(rgb, saturation, gray, 1 - saturation, 0), table), np.uint8)
+
+
+def _warp(
+    image: NDArray[np.uint8],
+    matrix: NDArray[np.float64],
+    size_wh: tuple[int, int],
+    interpolation: int,
+    fill: int | tuple[int, int, int],
+) -> NDArray[np.uint8]:
+    value = (fill, fill, fill) if isinstance(fill, int) else fill
+    warped = cv2.warpAffine(
+        image, matrix, size_wh, flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=value
+    )
+    return np.asarray(warped, np.uint8)

@@ -1,0 +1,46 @@
+"""Where and in which precision a run computes."""
+
+import torch
+from torch import Tensor
+
+from bsdnet.errors import BackendError
+
+
+def choose_device(name: str) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
+
+    Raises:
+        BackendError: the device is unknown or not to be had here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BackendError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise BackendError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BackendError(f"device {name!r} is not to be had: this machine shows {torch.cuda.device_count()} GPUs")
+    return device
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """Compute in bf16 where that is safe, on the CPU and on the GPU."""
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:
+    """Turn pictures into the network's input.
+
+    Args:
+        images: RGB, `(B, H, W, 3)` uint8.
+        mean: of RGB scaled to 0..1.
+        std: of RGB scaled to 0..1.
+
+    Returns:
+        `(B, 3, H, W)` fp32, in channels_last memory without a copy.
+    """
+    scale = torch.tensor(std, device=images.device).mul_(255).reciprocal_()
+    offset = torch.tensor(mean, device=images.device).mul_(255)
+    return ((images.float() - offset) * scale).permute(0, 3, 1, 2)
