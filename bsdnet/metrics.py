@@ -40,7 +40,9 @@ class ConfusionMatrix:
         """Intersection over union of each class, 0 to 1; NaN for a class that is neither there nor predicted."""
         hits = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - hits
-        return np.divide(hits, union, out=np.full(len(hits), np.nan), where=union > 0)
+        iou = np.full(len(hits), np.nan)
+        np.divide(hits, union, out=iou, where=union > 0)
+        return iou
 
     @property
     def mean_iou(self) -> float:

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bsdnet.errors import TrainingError
-from trainer.recipes import _OptimizerRecipe as OptimizerRecipe
-from trainer.recipes import recipe_as_dict
+from trainer.recipes import OptimizerRecipe, recipe_as_dict
 from trainer.schedule import build_optimizer, learning_rate
 from trainer.state import Progress, load_state, save_state
 
@@ -23,12 +22,20 @@ _LOSS_WINDOW = 50
 class Task(Protocol):
     """What is trained, on what, and how it is judged."""
 
-    model: nn.Module
-    """The network, on its device."""
-    recipe: OptimizerRecipe
-    """The numbers of the run."""
-    iterations: int
-    """Steps of the whole run."""
+    @property
+    def model(self) -> nn.Module:
+        """The network, on its device."""
+        ...
+
+    @property
+    def recipe(self) -> OptimizerRecipe:
+        """The numbers of the run."""
+        ...
+
+    @property
+    def iterations(self) -> int:
+        """Steps of the whole run."""
+        ...
 
     def batches(self, start: int) -> Iterable[tuple[Tensor, Tensor]]:
         """Give pictures and targets of every step from `start` on, on the device."""

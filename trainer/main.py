@@ -2,20 +2,21 @@
 
 import json
 import logging
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
-import torch
 
 from bsdnet.checkpoint import load_checkpoint
 from bsdnet.errors import BsdnetError, ConfigError, TrainingError
 from trainer.datasets.camvid import CamVid
 from trainer.datasets.imagenet import ZippedImages
-from trainer.device import choose_device
+from trainer.device import choose_device, place
 from trainer.engine import Task, train
 from trainer.pretrain import PretrainTask
 from trainer.recipes import CAMVID, TINY_IMAGENET, recipe_as_dict
@@ -29,7 +30,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that all trainings share."""
     options = [
-        click.option("--data-dir", type=_FOLDER, required=True, help="Folder of the data set."),
+        click.option("--data-dir", type=_FOLDER, help="Folder of the data set."),
         click.option("--model", type=click.Choice(["s", "b"]), default="s", show_default=True, help="Network."),
         click.option("--output", type=_FOLDER, help="Folder of the run; made if missing."),
         click.option("--resume", is_flag=True, help="Go on with the run in --output, exactly where it stopped."),
@@ -72,45 +73,130 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--weights", type=_FILE, help="Weights to evaluate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
+@_run_options
 @click.pass_context
-def cli(context: click.Context, **options: Any) -> None:  # noqa: ANN401 - click's values
-    """Train BSDNet on a labelled data set, or evaluate weights.
+def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's values
+    r"""Train BSDNet on a labelled data set, or evaluate weights.
 
     \b
     bsdnet-train --dataset camvid --data-dir camvid --distill none --output runs/first
     bsdnet-train --dataset camvid --data-dir camvid --eval test --weights runs/first/last.safetensors
     """
-    if context.invoked_subcommand is None:
-        raise click.UsageError("not reached")
+    if context.invoked_subcommand is not None:
+        return
+    for name in ("dataset", "data_dir"):
+        if options[name] is None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is missing")
+    with _reporting(options["debug"]):
+        if options["eval_split"] is not None:
+            _evaluate(options)
+        else:
+            _train_segmentation(options)
+
+
+@cli.command()
+@_run_options
+def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
+    r"""Pretrain the backbone on Tiny-ImageNet: train-*.zip and val.zip in --data-dir.
+
+    \b
+    bsdnet-train pretrain --data-dir tiny-imagenet --model s --output runs/pretrain-s
+    """
+    if options["data_dir"] is None:
+        raise click.UsageError("--data-dir is missing")
+    with _reporting(options["debug"]):
+        recipe = replace(TINY_IMAGENET, **_overrides(options))
+        archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
+        folder = _run_folder(options, recipe_as_dict(recipe))
+        train_images = ZippedImages(archives)
+        val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
+        device = choose_device(options["device"])
+        _run(PretrainTask(CONFIGS[recipe.model], recipe, train_images, val_images, device), folder, options)
 
 
 def main() -> None:
-    """Run the command: errors that a user can mend are one line, exit code 1."""
+    """Run the command."""
     cli()
 
 
-_ = (
-    json,
-    logging,
-    sys,
-    replace,
-    torch,
-    load_checkpoint,
-    BsdnetError,
-    ConfigError,
-    TrainingError,
-    CamVid,
-    ZippedImages,
-    choose_device,
-    Task,
-    train,
-    PretrainTask,
-    CAMVID,
-    TINY_IMAGENET,
-    recipe_as_dict,
-    CONFIGS,
-    SegmentationTask,
-    evaluate,
-    format_iou,
-    FILE_NAME,
-)
+def _train_segmentation(options: dict[str, Any]) -> None:
+    if options["distill"] is None:
+        raise click.UsageError("--distill is missing: pass --distill none to train on the labels alone")
+    recipe = replace(CAMVID, **_overrides(options, "color_jitter"))
+    root, held_out, split = options["data_dir"], options["hold_out"], options["train_split"]
+    if held_out is None:
+        train_set, val_set = CamVid(root, split), CamVid(root, "val")
+    else:
+        train_set, val_set = CamVid(root, split, without=[held_out]), CamVid(root, split, only=[held_out])
+    device = choose_device(options["device"])
+    folder = _run_folder(options, recipe_as_dict(recipe))
+    task = SegmentationTask(
+        recipe, train_set, val_set, device, pretrained=options["pretrained"], workers=options["workers"]
+    )
+    _run(task, folder, options)
+
+
+def _evaluate(options: dict[str, Any]) -> None:
+    if options["weights"] is None:
+        raise click.UsageError("--eval needs --weights")
+    checkpoint = load_checkpoint(options["weights"])
+    dataset = CamVid(options["data_dir"], options["eval_split"])
+    if checkpoint.metadata.class_set.names != dataset.classes.names:
+        raise ConfigError(
+            f"{options['weights']} is made for {checkpoint.metadata.class_set.name}, the data set has "
+            f"{dataset.classes.name}"
+        )
+    device = choose_device(options["device"])
+    matrix = evaluate(place(checkpoint.model, device), dataset, device)
+    if not options["as_json"]:
+        click.echo(format_iou(matrix, dataset.classes))
+        return
+    named = zip(dataset.classes.names, matrix.iou.tolist(), strict=True)
+    result = {
+        "dataset": options["dataset"],
+        "split": options["eval_split"],
+        "images": len(dataset),
+        "miou": matrix.mean_iou,
+        "pixel_accuracy": matrix.pixel_accuracy,
+        "iou": {name: None if math.isnan(iou) else iou for name, iou in named},
+    }
+    click.echo(json.dumps(result, indent=2))
+
+
+def _run(task: Task, folder: Path, options: dict[str, Any]) -> None:
+    eval_every = options["eval_every"] or max(1, math.ceil(task.iterations / 10))
+    progress = train(task, folder, resume=options["resume"], eval_every=eval_every, save_every=options["save_every"])
+    click.echo(f"best evaluation {100 * progress.best_score:.2f} %, weights in {folder}")
+
+
+def _overrides(options: dict[str, Any], *more: str) -> dict[str, Any]:
+    names = ("model", "epochs", "batch_size", "lr", "seed", *more)
+    return {name: options[name] for name in names if options[name] is not None}
+
+
+def _run_folder(options: dict[str, Any], recipe: dict[str, object]) -> Path:
+    """Make the run's folder and write the recipe into it; an earlier run is never overwritten."""
+    folder: Path | None = options["output"]
+    if folder is None:
+        raise click.UsageError("--output is missing")
+    if not options["resume"] and (folder / FILE_NAME).exists():
+        raise TrainingError(f"{folder} holds a run already: pass --resume to go on with it, or another --output")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    except OSError as error:
+        raise TrainingError(f"{folder} cannot be written: {error.strerror or error}") from error
+    return folder
+
+
+@contextmanager
+def _reporting(debug: bool) -> Iterator[None]:
+    """Log to stderr, and turn errors that a user can mend into one line and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        yield
+    except BsdnetError as error:
+        if debug:
+            raise
+        click.echo(f"bsdnet-train: error: {error}", err=True)
+        sys.exit(1)

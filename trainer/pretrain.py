@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, save_backbone
 from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
 from trainer.datasets.imagenet import ZippedImages
-from trainer.device import autocast, normalize
+from trainer.device import autocast, normalize, place
 from trainer.recipes import PretrainRecipe, iterations_of
 from trainer.sampling import PositionSampler
 
@@ -59,7 +59,7 @@ class PretrainTask:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.iterations = iterations_of(recipe, len(train_images))
-        self.model = Classifier(config, len(train_images.classes)).to(device, memory_format=torch.channels_last)
+        self.model = place(Classifier(config, len(train_images.classes)), device)
         self._train, self._val, self._device = train_images, val_images, device
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -13,7 +13,7 @@ ModelName = Literal["s", "b"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _OptimizerRecipe:
+class OptimizerRecipe:
     """AdamW with linear warm-up and polynomial decay: what all recipes share.
 
     Raises:
@@ -56,7 +56,7 @@ class _OptimizerRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SegmentationRecipe(_OptimizerRecipe):
+class SegmentationRecipe(OptimizerRecipe):
     """Supervised training of the whole network on labelled pictures.
 
     Raises:
@@ -96,7 +96,7 @@ class SegmentationRecipe(_OptimizerRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainRecipe(_OptimizerRecipe):
+class PretrainRecipe(OptimizerRecipe):
     """Classification of small pictures by the backbone alone, before segmentation.
 
     Raises:
@@ -137,11 +137,11 @@ TINY_IMAGENET = PretrainRecipe(
 """Backbone pretraining on Tiny-ImageNet at 64x64; all numbers ours."""
 
 
-def iterations_of(recipe: _OptimizerRecipe, num_examples: int) -> int:
+def iterations_of(recipe: OptimizerRecipe, num_examples: int) -> int:
     """Count the steps of a run: incomplete batches do not exist, an epoch's rest goes into the next."""
     return max(1, recipe.epochs * num_examples // recipe.batch_size)
 
 
-def recipe_as_dict(recipe: _OptimizerRecipe) -> dict[str, object]:
+def recipe_as_dict(recipe: OptimizerRecipe) -> dict[str, object]:
     """Give the recipe's fields as plain values, as they are written beside a run."""
     return dataclasses.asdict(recipe)

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from trainer.recipes import _OptimizerRecipe as OptimizerRecipe
+from trainer.recipes import OptimizerRecipe
 
 
 def learning_rate(recipe: OptimizerRecipe, iteration: int, total: int) -> float:

