@@ -123,7 +123,7 @@ def test_half_precision_stays_finite_on_flat_and_on_huge_images(dtype: torch.dty
         assert model(x).isfinite().all()
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.01), (torch.bfloat16, 0.08)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.03), (torch.bfloat16, 0.2)])
 def test_half_precision_agrees_with_fp32(dtype: torch.dtype, tolerance: float) -> None:
     model = randomised(bsdnet_s())
     x = image(128, 192)
