@@ -1,0 +1,211 @@
+"""The way of a frame through resize, network, labels and rendering, one after the other in the background.
+
+There is one runner per kind of device. Both give results in the order of the frames and hold at most `MAX_PENDING`
+of them: whoever submits more waits, so that frames cannot pile up.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bsdnet.errors import BackendError, BsdnetError
+from bsdnet.rendering import Renderer
+from bsdnet.runtime.backends import Network
+from bsdnet.runtime.postprocess import LabelUpsampler, confidence_map, labels_on_device
+from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
+from bsdnet.runtime.preprocess import Preprocessor
+
+MAX_PENDING = 3
+"""Frames that a runner holds at most: one at work, one waiting for it, one being fetched."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """A frame and what is wanted of it."""
+
+    rgb: NDArray[np.uint8]
+    """The frame, `(H, W, 3)`, contiguous."""
+    size: tuple[int, int]
+    """Height and width at which the network sees it."""
+    outputs: frozenset[Output]
+    """What to compute."""
+    renderer: Renderer
+    """Draws the frame, if that is among the outputs."""
+
+
+class Runner(Protocol):
+    """Runs jobs in the background and in order."""
+
+    def submit(self, job: Job) -> PredictionHandle:
+        """Take a job; wait first while `MAX_PENDING` are under way."""
+        ...
+
+    def close(self) -> None:
+        """Finish the jobs that were taken, then free what the runner holds; `submit` must not be called again."""
+        ...
+
+
+class CpuRunner:
+    """Runs jobs on the CPU, in one thread; the network and OpenCV use the other cores from there."""
+
+    def __init__(self, network: Network, preprocessor: Preprocessor) -> None:
+        self._network = network
+        self._preprocessor = preprocessor
+        self._upsampler: LabelUpsampler | None = None
+        self._slots = threading.BoundedSemaphore(MAX_PENDING)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bsdnet-infer")
+
+    def submit(self, job: Job) -> PredictionHandle:
+        """Take a job; wait first while `MAX_PENDING` are under way."""
+        self._slots.acquire()
+        try:
+            future = self._executor.submit(self._run, job)
+        except RuntimeError as error:  # closed by another thread while this one waited
+            self._slots.release()
+            raise BackendError("this segmenter is closed; load another one") from error
+        future.add_done_callback(lambda _: self._slots.release())
+        return _FutureHandle(future)
+
+    def close(self) -> None:
+        """Finish the jobs that were taken, then end the thread."""
+        self._executor.shutdown(wait=True)
+
+    def _run(self, job: Job) -> Prediction:
+        begin = time.perf_counter()
+        frame_size = job.rgb.shape[0], job.rgb.shape[1]
+        with torch.inference_mode():
+            x = self._preprocessor.from_array(job.rgb, job.size)
+            logits = self._network(x)[0].float().contiguous().numpy()
+        logits_size = logits.shape[1], logits.shape[2]
+        upsampler = self._upsampler
+        if upsampler is None or (upsampler.logits_size, upsampler.frame_size) != (logits_size, frame_size):
+            upsampler = self._upsampler = LabelUpsampler(logits_size, frame_size)
+        labels = upsampler(logits)
+        confidence = confidence_map(logits, frame_size) if "confidence" in job.outputs else None
+        inferred = time.perf_counter()
+        rendered = job.renderer.render(job.rgb, labels) if "rendered" in job.outputs else None
+        return Prediction(
+            labels=labels if "labels" in job.outputs else None,
+            confidence=confidence,
+            rendered=rendered,
+            infer_s=inferred - begin,
+            render_s=time.perf_counter() - inferred,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _FutureHandle:
+    future: Future[Prediction]
+
+    def result(self, timeout_s: float | None = None) -> Prediction:
+        try:
+            return self.future.result(timeout_s)
+        except (BsdnetError, TimeoutError):
+            raise
+        except Exception as error:
+            raise _failure(error) from error
+
+    def done(self) -> bool:
+        return self.future.done()
+
+
+class CudaRunner:
+    """Runs jobs on a GPU, on a stream of its own; between upload and download the frame stays there.
+
+    Work is queued by the thread that submits. The GPU works it off while that thread goes on, and a handle waits for
+    the event behind its own results.
+    """
+
+    def __init__(self, network: Network, preprocessor: Preprocessor, device: torch.device) -> None:
+        self._network = network
+        self._preprocessor = preprocessor
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._pending: deque[torch.cuda.Event] = deque()
+        self._lock = threading.Lock()
+
+    def submit(self, job: Job) -> PredictionHandle:
+        """Queue a job on the GPU; wait first while `MAX_PENDING` are under way."""
+        with self._lock:
+            if len(self._pending) == MAX_PENDING:
+                self._pending.popleft().synchronize()
+            try:
+                with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+                    handle = self._launch(job)
+            except RuntimeError as error:
+                raise _failure(error) from error
+            self._pending.append(handle.events[-1])
+            return handle
+
+    def close(self) -> None:
+        """Wait for the GPU to finish the jobs that were taken."""
+        self._stream.synchronize()
+
+    def _launch(self, job: Job) -> "_CudaHandle":
+        begin, inferred, drawn, fetched = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(4)
+        )
+        begin.record()
+        pinned = torch.empty(job.rgb.shape, dtype=torch.uint8, pin_memory=True)
+        np.copyto(pinned.numpy(), job.rgb)
+        rgb = pinned.to(self._device, non_blocking=True)  # PyTorch reuses pinned memory only after its upload
+        logits = self._network(self._preprocessor.from_tensor(rgb, job.size))
+        frame_size = job.rgb.shape[0], job.rgb.shape[1]
+        labels, confidence = labels_on_device(logits, frame_size, confidence="confidence" in job.outputs)
+        inferred.record()
+        rendered = job.renderer.render_torch(rgb, labels) if "rendered" in job.outputs else None
+        drawn.record()
+        results = (_download(labels if "labels" in job.outputs else None), _download(confidence), _download(rendered))
+        fetched.record()
+        return _CudaHandle((begin, inferred, drawn, fetched), results)
+
+
+def _download(tensor: Tensor | None) -> Tensor | None:
+    if tensor is None:
+        return None
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _CudaHandle:
+    events: Sequence[torch.cuda.Event]
+    """Begin, labels ready, rendered, downloaded."""
+    results: tuple[Tensor | None, Tensor | None, Tensor | None]
+    """Labels, confidence and rendered frame in pinned memory, valid after the last event."""
+
+    def result(self, timeout_s: float | None = None) -> Prediction:
+        begin, inferred, drawn, fetched = self.events
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        try:
+            while deadline is not None and not self.done():  # an event cannot be waited for with a limit
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"no prediction within {timeout_s} s")
+                time.sleep(0.0005)
+            fetched.synchronize()
+        except RuntimeError as error:
+            raise _failure(error) from error
+        labels, confidence, rendered = (None if result is None else result.numpy() for result in self.results)
+        return Prediction(
+            labels=labels,
+            confidence=confidence,
+            rendered=rendered,
+            infer_s=begin.elapsed_time(inferred) / 1000,
+            render_s=inferred.elapsed_time(drawn) / 1000,
+        )
+
+    def done(self) -> bool:
+        return bool(self.events[-1].query())  # type: ignore[no-untyped-call]
+
+
+def _failure(error: Exception) -> BackendError:
+    return BackendError(f"inference failed: {type(error).__name__}: {error}")

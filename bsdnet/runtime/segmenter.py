@@ -1,0 +1,236 @@
+"""The library's front door: a frame in, its classes out."""
+
+import math
+from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
+from bsdnet.classes import ClassSet
+from bsdnet.errors import BackendError, ConfigError
+from bsdnet.rendering import Renderer, RenderStyle
+from bsdnet.runtime.backends import (
+    DTYPES,
+    BackendName,
+    Network,
+    PrecisionName,
+    select_device,
+    select_precision,
+)
+from bsdnet.runtime.prediction import Output, PredictionHandle
+from bsdnet.runtime.preprocess import Preprocessor
+from bsdnet.runtime.runners import CpuRunner, CudaRunner, Job, Runner
+
+SIZE_STEP = 32
+"""The network halves its input five times; sizes that are multiples of this leave no odd rows and columns."""
+SHIPPED = ("s", "b")
+"""Names of weights that can ship with the package."""
+LABELS: frozenset[Output] = frozenset({"labels"})
+
+
+class Segmenter:
+    """Segments frames with one network on one device.
+
+    Make one with `Segmenter.load`. It may be used by several threads; frames are worked off in the order in which
+    they come. Use it as a context manager, or call `close`.
+
+    Args:
+        checkpoint: the network and what its outputs mean.
+        device: `auto`, `cpu`, `cuda`, or `cuda:1` and so on.
+        backend: see `BackendName`.
+        precision: see `PrecisionName`.
+        size: height and width at which the network sees every frame; None for the default of `size_for`.
+        style: how frames are drawn; None for an overlay with a legend.
+
+    Raises:
+        ConfigError: an argument has a value that cannot work.
+        BackendError: the device or the backend is not to be had here.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "auto",
+        backend: BackendName = "auto",
+        precision: PrecisionName = "auto",
+        size: tuple[int, int] | None = None,
+        style: RenderStyle | None = None,
+    ) -> None:
+        if size is not None and (len(size) != 2 or any(int(side) != side or side < SIZE_STEP for side in size)):
+            raise ConfigError(f"size must be (height, width) of at least {SIZE_STEP} pixels each, got {size}")
+        metadata = checkpoint.metadata
+        self.classes: ClassSet = metadata.class_set
+        """What the labels mean: names and palette."""
+        self.device: torch.device = select_device(device)
+        """Where the network runs."""
+        self.precision: str = select_precision(precision, self.device)
+        """Number format of the network: `fp32`, `bf16` or `fp16`."""
+        self.style = style or RenderStyle()
+        """How `render` and `submit` draw unless they are told otherwise."""
+        self._size = size
+        self._train_size = metadata.train_size
+        self._renderer = Renderer(self.classes, self.style)
+        self._network = Network(checkpoint.model, self.device, self.precision, backend)
+        preprocessor = Preprocessor(metadata.mean, metadata.std, self.device, DTYPES[self.precision])
+        self._runner: Runner
+        if self.device.type == "cuda":
+            self._runner = CudaRunner(self._network, preprocessor, self.device)
+        else:
+            self._runner = CpuRunner(self._network, preprocessor)
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        weights: str | Path | None = None,
+        *,
+        device: str = "auto",
+        backend: BackendName = "auto",
+        precision: PrecisionName = "auto",
+        size: tuple[int, int] | None = None,
+        style: RenderStyle | None = None,
+    ) -> Self:
+        """Load a network and make it ready.
+
+        Args:
+            weights: a .safetensors file made by bsdnet-train; `s` or `b` for weights that ship with the package;
+                None for BSDNet-S on CamVid's 11 classes.
+            device: see `Segmenter`.
+            backend: see `Segmenter`.
+            precision: see `Segmenter`.
+            size: see `Segmenter`.
+            style: see `Segmenter`.
+
+        Raises:
+            CheckpointError: the weights are missing, broken, foreign or of another shape.
+            ConfigError: an argument has a value that cannot work.
+            BackendError: the device or the backend is not to be had here.
+        """
+        name = "s" if weights is None else str(weights)
+        checkpoint = load_checkpoint(default_weights(name) if name in SHIPPED else Path(name))
+        return cls(checkpoint, device=device, backend=backend, precision=precision, size=size, style=style)
+
+    @property
+    def backend(self) -> str:
+        """How the network is run; with `auto` it may step down when the first frame of a size comes."""
+        return self._network.backend
+
+    def size_for(self, frame_size: tuple[int, int]) -> tuple[int, int]:
+        """Tell at which size the network sees frames of a size.
+
+        Unless a size was asked for: the frame's aspect ratio, its short side as long as that of the training
+        pictures, both rounded to multiples of 32. Smaller frames are enlarged. Nothing is padded: the attention's
+        softmax runs over all positions and would see the padding.
+
+        Args:
+            frame_size: height and width of the frame in pixels.
+
+        Returns:
+            Height and width in pixels.
+        """
+        if self._size is not None:
+            return self._size
+        scale = min(self._train_size) / min(frame_size)
+        height, width = (max(SIZE_STEP, math.floor(side * scale / SIZE_STEP + 0.5) * SIZE_STEP) for side in frame_size)
+        return height, width
+
+    def predict(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Segment one frame.
+
+        Args:
+            rgb: `(H, W, 3)` uint8 RGB, of any size.
+
+        Returns:
+            Class indices, `(H, W)` uint8; `classes.names` and `classes.palette` explain them.
+
+        Raises:
+            ConfigError: `rgb` is no such frame.
+            BackendError: inference failed, or the segmenter is closed.
+        """
+        labels = self.submit(rgb).result().labels
+        assert labels is not None  # it was asked for
+        return labels
+
+    def render(self, rgb: NDArray[np.uint8], alpha: float | None = None) -> NDArray[np.uint8]:
+        """Segment one frame and draw its classes.
+
+        Args:
+            rgb: `(H, W, 3)` uint8 RGB, of any size.
+            alpha: opacity of the classes over the frame, 0 to 1; None for that of `style`, which is 0.5 by default.
+
+        Returns:
+            The drawn frame, `(H, W, 3)` uint8 RGB; side by side it is twice as wide.
+
+        Raises:
+            ConfigError: `rgb` is no such frame, or `alpha` is no opacity.
+            BackendError: inference failed, or the segmenter is closed.
+        """
+        style = self.style if alpha is None else replace(self.style, alpha=alpha)
+        rendered = self.submit(rgb, outputs={"rendered"}, style=style).result().rendered
+        assert rendered is not None  # it was asked for
+        return rendered
+
+    def submit(
+        self, rgb: NDArray[np.uint8], *, outputs: AbstractSet[Output] = LABELS, style: RenderStyle | None = None
+    ) -> PredictionHandle:
+        """Have a frame segmented in the background.
+
+        Results come in the order of the frames. While three are pending, this waits.
+
+        Args:
+            rgb: `(H, W, 3)` uint8 RGB, of any size; it must not be written to before the result is there.
+            outputs: what to compute, of `labels`, `confidence` and `rendered`.
+            style: how to draw; None for `self.style`.
+
+        Returns:
+            A handle on the prediction.
+
+        Raises:
+            ConfigError: `rgb` is no such frame, or `outputs` asks for nothing or for something unknown.
+            BackendError: the segmenter is closed, or the backend cannot run frames of this size.
+        """
+        _check_frame(rgb)
+        if not outputs or not outputs <= set(get_args(Output)):
+            raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, got {sorted(outputs)}")
+        if self._closed:
+            raise BackendError("this segmenter is closed; load another one")
+        job = Job(
+            rgb=np.ascontiguousarray(rgb),
+            size=self.size_for((rgb.shape[0], rgb.shape[1])),
+            outputs=frozenset(outputs),
+            renderer=self._renderer_for(style or self.style),
+        )
+        return self._runner.submit(job)
+
+    def close(self) -> None:
+        """Finish what was submitted and free the worker; closing twice is fine."""
+        self._closed = True
+        self._runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _renderer_for(self, style: RenderStyle) -> Renderer:
+        renderer = self._renderer
+        if renderer.style != style:
+            renderer = self._renderer = Renderer(self.classes, style)
+        return renderer
+
+
+def _check_frame(rgb: NDArray[np.uint8]) -> None:
+    if not isinstance(rgb, np.ndarray):
+        raise ConfigError(f"a frame must be a numpy array (H, W, 3) of uint8 RGB, got {type(rgb).__name__}")
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or 0 in rgb.shape:
+        raise ConfigError(f"a frame must be (H, W, 3) uint8 RGB with H and W above 0, got {rgb.shape} {rgb.dtype}")
