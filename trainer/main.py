@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,19 @@ from trainer.state import FILE_NAME
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+class _Size(click.ParamType):
+    """`480x352` on the command line, `(352, 480)` in Python."""
+
+    name = "WIDTHxHEIGHT"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Parse one value."""
+        match = re.fullmatch(r"(\d+)x(\d+)", value)
+        if match is None:
+            self.fail(f"{value!r} is no size; expected WIDTHxHEIGHT, such as 480x352", param, ctx)
+        return int(match[2]), int(match[1])
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -62,6 +76,7 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--hold-out", help="Drive to leave out of training and to evaluate on instead of val, such as 0001TP.")
 @click.option("--color-jitter", type=float, help="Strength of random colours, 0 to 0.9; default: the recipe's.")
+@click.option("--crop-size", type=_Size(), help="Size of the training crops; default: the recipe's.")
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that prepare pictures."
 )
@@ -122,7 +137,7 @@ def main() -> None:
 def _train_segmentation(options: dict[str, Any]) -> None:
     if options["distill"] is None:
         raise click.UsageError("--distill is missing: pass --distill none to train on the labels alone")
-    recipe = replace(CAMVID, **_overrides(options, "color_jitter"))
+    recipe = replace(CAMVID, **_overrides(options, "color_jitter", "crop_size"))
     root, held_out, split = options["data_dir"], options["hold_out"], options["train_split"]
     if held_out is None:
         train_set, val_set = CamVid(root, split), CamVid(root, "val")
@@ -200,3 +215,7 @@ def _reporting(debug: bool) -> Iterator[None]:
             raise
         click.echo(f"bsdnet-train: error: {error}", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
 """The state of a run on disk, for an exact resume after a kill at any moment."""
 
 import os
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,5 +82,5 @@ def load_state(
         optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["torch_rng"])
         return Progress(iteration=content["iteration"], best_score=content["best_score"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{path} cannot be resumed from: {error}") from error

@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import cv2
+import pytest
+
+from bsdnet.demo_scene import DemoScene
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of the real data, or a skip."""
+    folder = os.environ.get("BSDNET_DATA")
+    if not folder:
+        pytest.skip("BSDNET_DATA is not set: real-data tests need it")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def street_camvid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of the drawn street in CamVid's layout: 12 to train on in two drives, 3 each to judge by."""
+    root = tmp_path_factory.mktemp("camvid")
+    scene = DemoScene(size=(96, 128), num_frames=120)
+    numbers = iter(range(0, 120, 5))
+    for split, drives in (("train", ("A", "B")), ("val", ("C",)), ("test", ("D",))):
+        (root / split).mkdir()
+        (root / f"{split}annot").mkdir()
+        for drive in drives:
+            for _ in range(6 if split == "train" else 3):
+                number = next(numbers)
+                rgb, labels = scene.frame(number)
+                labels = labels.copy()
+                labels[labels == 255] = 11
+                cv2.imwrite(str(root / split / f"{drive}_{number:03d}.png"), rgb[:, :, ::-1])
+                cv2.imwrite(str(root / f"{split}annot" / f"{drive}_{number:03d}.png"), labels)
+    return root

@@ -1,0 +1,154 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bsdnet.checkpoint import (
+    CheckpointMetadata,
+    default_weights,
+    load_backbone,
+    load_checkpoint,
+    save_backbone,
+    save_checkpoint,
+)
+from bsdnet.classes import CAMVID_11
+from bsdnet.errors import CheckpointError
+from bsdnet.modeling import BSDNet, BSDNetConfig
+
+TINY = BSDNetConfig(num_classes=11, channels=(8, 8, 16, 16), dasp_channels=8, decoder_channels=8, dasp_rates=(1, 2))
+METADATA = CheckpointMetadata(architecture="bsdnet_s", class_set=CAMVID_11, train_size=(360, 480))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, BSDNet(TINY), METADATA)
+    return path
+
+
+def rewrite(path: Path, **metadata: str) -> None:
+    """Replace a file by one with the same tensors and other metadata."""
+    tensors = load_file(path)
+    texts = {
+        "format": "bsdnet-1",
+        "kind": "network",
+        "architecture": "bsdnet_s",
+        "config": json.dumps({**TINY.__dict__}),
+        "class_set": json.dumps({"name": "x", "names": CAMVID_11.names, "colors": CAMVID_11.colors}),
+        "preprocessing": json.dumps({"mean": [0, 0, 0], "std": [1, 1, 1], "train_size": [360, 480]}),
+        **metadata,
+    }
+    save_file(tensors, path, texts)
+
+
+def test_a_network_comes_back_as_it_was(saved: Path):
+    torch.manual_seed(0)
+    expected = BSDNet(TINY).eval()
+    for parameter in expected.parameters():
+        if parameter.ndim > 1:
+            parameter.data = parameter.data.half().float()
+    checkpoint = load_checkpoint(saved)
+    image = torch.randn(1, 3, 64, 96)
+    torch.testing.assert_close(checkpoint.model(image), expected(image), rtol=0, atol=0)
+    assert checkpoint.metadata == METADATA
+    assert checkpoint.model.config == TINY
+    assert not checkpoint.model.training
+
+
+def test_no_partial_file_is_left(saved: Path):
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_backbone_fits_networks_with_another_head(tmp_path: Path):
+    path = tmp_path / "backbone.safetensors"
+    source = BSDNet(TINY).backbone
+    save_backbone(path, source, "bsdnet_s")
+    target = BSDNet(replace(TINY, num_classes=19)).backbone
+    load_backbone(path, target)
+    for name, tensor in source.state_dict().items():
+        expected = tensor.half().float() if tensor.ndim > 1 else tensor
+        assert torch.equal(target.state_dict()[name], expected), name
+
+
+def test_a_missing_file(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        load_checkpoint(tmp_path / "none.safetensors")
+    with pytest.raises(CheckpointError, match="is a folder"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\xff" * 64])
+def test_a_broken_file(tmp_path: Path, content: bytes):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="no safetensors file, or it is damaged"):
+        load_checkpoint(path)
+
+
+def test_a_truncated_file(saved: Path):
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_checkpoint(saved)
+
+
+def test_weights_of_another_program(tmp_path: Path):
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(3)}, path)
+    with pytest.raises(CheckpointError, match="another program"):
+        load_checkpoint(path)
+
+
+def test_a_backbone_is_no_network(tmp_path: Path):
+    path = tmp_path / "backbone.safetensors"
+    save_backbone(path, BSDNet(TINY).backbone, "bsdnet_s")
+    with pytest.raises(CheckpointError, match="holds a backbone, expected a network"):
+        load_checkpoint(path)
+
+
+def test_tensors_that_do_not_fit_the_shape(saved: Path):
+    rewrite(saved, config=json.dumps({**replace(TINY, decoder_channels=16).__dict__}))
+    with pytest.raises(CheckpointError, match="another shape"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"config": "{}}"},
+        {"config": json.dumps({"unknown": 1})},
+        {"config": json.dumps({"num_classes": 0})},
+        {"preprocessing": "{}"},
+        {"class_set": json.dumps({"name": "x", "names": ["a"], "colors": []})},
+    ],
+)
+def test_metadata_that_cannot_be_used(saved: Path, metadata: dict[str, str]):
+    rewrite(saved, **metadata)
+    with pytest.raises(CheckpointError, match="metadata cannot be used"):
+        load_checkpoint(saved)
+
+
+def test_class_names_must_match_the_network(saved: Path):
+    rewrite(saved, class_set=json.dumps({"name": "x", "names": ["a"], "colors": [[0, 0, 0]]}))
+    with pytest.raises(CheckpointError, match="names 1 classes for a network of 11"):
+        load_checkpoint(saved)
+
+
+def test_weights_that_fp16_cannot_hold(tmp_path: Path):
+    model = BSDNet(TINY)
+    model.head.classifier.weight.data[:] = 1e6
+    with pytest.raises(CheckpointError, match="not finite in fp16"):
+        save_checkpoint(tmp_path / "net.safetensors", model, METADATA)
+
+
+def test_a_folder_that_is_missing(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_checkpoint(tmp_path / "missing" / "net.safetensors", BSDNet(TINY), METADATA)
+
+
+def test_shipped_weights_by_name():
+    with pytest.raises(CheckpointError, match="no weights 'x' ship"):
+        default_weights("x")

@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bsdnet.errors import ConfigError
+from trainer.recipes import CAMVID, TINY_IMAGENET, iterations_of
+from trainer.sampling import PositionSampler
+from trainer.schedule import build_optimizer, learning_rate
+
+
+def drawn(start: int, stop: int, seed: int = 3) -> list[tuple[int, int]]:
+    return [pair for batch in PositionSampler(10, 4, seed=seed, start=start, stop=stop) for pair in batch]
+
+
+def test_each_pass_shows_every_example_once():
+    examples = [example for example, _ in drawn(0, 10)]
+    passes = [examples[start : start + 10] for start in range(0, 40, 10)]
+    assert all(sorted(one) == list(range(10)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 4
+
+
+def test_a_resumed_run_draws_what_was_left():
+    assert drawn(3, 10) == drawn(0, 10)[12:]
+    assert [position for _, position in drawn(3, 10)] == list(range(12, 40))
+
+
+def test_another_seed_draws_another_order():
+    assert drawn(0, 10) != drawn(0, 10, seed=4)
+
+
+def test_the_rate_rises_then_falls_to_zero():
+    recipe = replace(CAMVID, lr=1.0, warmup_iterations=10)
+    rates = [learning_rate(recipe, iteration, 100) for iteration in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[9] == rates[10] == pytest.approx(1.0)
+    assert rates[55] == pytest.approx(0.5**0.9)
+    assert rates[99] == pytest.approx((1 / 90) ** 0.9)
+    assert rates.index(max(rates)) == 9
+
+
+def test_a_short_run_still_warms_up_and_decays():
+    rates = [learning_rate(replace(CAMVID, warmup_iterations=200), iteration, 4) for iteration in range(4)]
+    assert rates[1] > rates[0]
+    assert rates[3] < rates[2]
+
+
+def test_only_kernels_decay():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    decayed, kept = build_optimizer(model, CAMVID).param_groups
+    assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3)]
+    assert (decayed["weight_decay"], kept["weight_decay"], len(kept["params"])) == (CAMVID.weight_decay, 0, 3)
+
+
+def test_iterations_count_whole_batches():
+    assert iterations_of(replace(CAMVID, epochs=3, batch_size=8), 10) == 3
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field", "value"),
+    [
+        (CAMVID, "epochs", 0),
+        (CAMVID, "batch_size", 1),
+        (CAMVID, "lr", 0.0),
+        (CAMVID, "lr", float("nan")),
+        (CAMVID, "weight_decay", -1.0),
+        (CAMVID, "scale_range", (2.0, 0.5)),
+        (CAMVID, "flip_probability", 1.5),
+        (CAMVID, "color_jitter", 1.0),
+        (CAMVID, "crop_size", (16, 480)),
+        (CAMVID, "class_weight_offset", 1.0),
+        (TINY_IMAGENET, "min_area", 0.0),
+        (TINY_IMAGENET, "label_smoothing", 1.0),
+    ],
+)
+def test_a_recipe_names_the_field_that_cannot_work(recipe, field, value):
+    with pytest.raises(ConfigError, match=field):
+        replace(recipe, **{field: value})
