@@ -1,0 +1,31 @@
+"""Reading packets from a media file that may be damaged."""
+
+from collections.abc import Iterator, Sequence
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Stream
+
+_MAX_FAILURES_IN_A_ROW = 100  # a file that is damaged goes on sooner; one that is gone never does
+
+
+def iter_packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator["Packet[Stream]"]:
+    """Yield the packets of some streams up to the file's end, stepping over places that cannot be parsed.
+
+    Empty packets are left out: a decoder would take one for the end of the stream.
+    """
+    failures = 0
+    packets = container.demux(*streams)
+    while failures < _MAX_FAILURES_IN_A_ROW:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            failures += 1
+            packets = container.demux(*streams)  # a generator that raised is over; the demuxer is not
+            continue
+        if packet is None:
+            return
+        failures = 0
+        if packet.size:
+            yield packet

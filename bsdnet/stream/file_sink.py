@@ -1,0 +1,260 @@
+"""Video files as output."""
+
+import contextlib
+import os
+import shlex
+import sys
+from fractions import Fraction
+from pathlib import Path
+from typing import BinaryIO
+
+import av
+
+from bsdnet.errors import ConfigError, SinkError
+from bsdnet.runtime.prediction import Output
+from bsdnet.stream.audio_copy import AudioCopy
+from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
+from bsdnet.stream.h264_writer import FORMATS, H264Writer
+from bsdnet.stream.interfaces import VideoSink
+
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+"""Presets of libx264, from the fastest to the one that makes the smallest files."""
+
+DEFAULT_CRF = 21
+DEFAULT_PRESET = "superfast"
+_FALLBACK_FPS = 25.0
+_RESET_S = 1.0  # timestamps that go back by more than this begin anew; by less, they are just untidy
+
+
+class FileSink(VideoSink):
+    """Writes the rendered frames as H.264, with the source's timestamps and its sound.
+
+    Everything goes into `OUT.part` beside the target, which plays even if the process is killed; `finish` makes it the
+    target. The picture's size is that of the first rendered frame; others are scaled to it.
+
+    Args:
+        path: the target; its suffix chooses the container.
+        overwrite: whether an existing target may be replaced, and a `.part` of an earlier run.
+        audio: whether the source's sound is copied.
+        source_path: the input, to be refused as target even if it has no sound.
+        crf: constant rate factor, 0 (lossless) to 51.
+        preset: one of `PRESETS`.
+
+    Raises:
+        SinkError: the target exists and is not to be replaced, is a folder or the input, has an unknown suffix, or its
+            folder is missing or not writable.
+        ConfigError: crf or preset is none.
+    """
+
+    wants: frozenset[Output] = frozenset({"rendered"})
+    live = False
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        audio: bool = True,
+        source_path: str | Path | None = None,
+        crf: int = DEFAULT_CRF,
+        preset: str = DEFAULT_PRESET,
+    ) -> None:
+        self._path = Path(path)
+        self._part = self._path.with_name(self._path.name + ".part")
+        self.name = self._path.name
+        self._overwrite = overwrite
+        self._with_audio = audio
+        self._crf = crf
+        self._preset = preset
+        self._info: StreamInfo | None = None
+        self._file: BinaryIO | None = None
+        self._audio: AudioCopy | None = None
+        self._writer: H264Writer | None = None
+        self._timeline = _Timeline(origin=0, step=1, reset=1)
+        self._last = Fraction(0)
+        self._frame_s = Fraction(0)
+        self._num_written = 0
+        if not 0 <= crf <= 51:
+            raise ConfigError(f"crf is {crf}; expected 0 (lossless) to 51 (worst).")
+        if preset not in PRESETS:
+            raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
+        _check_target(self._path)
+        self._check_free()
+        if source_path is not None:
+            self._check_not_input(source_path)
+
+    def open(self, info: StreamInfo) -> None:
+        """Create the partial file and open the sound."""
+        self._info = info
+        if info.audio_path is not None:
+            self._check_not_input(info.audio_path)
+        self._check_free()
+        try:
+            self._file = self._part.open("wb" if self._overwrite else "xb", buffering=0)
+        except OSError as error:
+            raise SinkError(f"{self._part} cannot be created: {error.strerror}.") from error
+        if self._with_audio and info.audio_path is not None:
+            try:
+                self._audio = AudioCopy(info.audio_path)
+            except (av.FFmpegError, OSError) as error:
+                raise SinkError(f"The sound of {info.audio_path} cannot be read: {error.strerror}.") from error
+
+    def write(self, result: StreamResult) -> None:
+        """Encode one rendered frame."""
+        rendered = result.prediction.rendered
+        if rendered is None:
+            raise SinkError(f"{self.name} was given a result without a rendered frame; ask the segmenter for it.")
+        try:
+            if self._writer is None:
+                self._writer = self._start(result.frame, (rendered.shape[0], rendered.shape[1]))
+            self._writer.write(rendered, self._timeline.place(result.frame.pts))
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
+        self._last = result.frame.pts * self._opened_info.time_base
+        self._num_written += 1
+
+    def finish(self) -> None:
+        """Close the file and give it its name."""
+        if self._writer is None or self._file is None:
+            self.abort()
+            raise SinkError(f"{self._path} was not written: there was no frame to write.")
+        try:
+            self._writer.close(self._last, self._last + self._frame_s)
+            os.fsync(self._file.fileno())
+            self._release()
+            self._check_free(partial=False)
+            self._part.replace(self._path)
+            _sync_folder(self._path.parent)
+        except (av.FFmpegError, OSError) as error:
+            raise self._failed(error) from error
+
+    def abort(self) -> None:
+        """Close the partial file and keep it if there is a frame in it; the target stays as it was."""
+        if self._writer is not None:
+            with contextlib.suppress(av.FFmpegError, OSError):
+                self._writer.close(self._last, self._last + self._frame_s)
+        if self._file is not None and self._num_written == 0:
+            with contextlib.suppress(OSError):
+                self._part.unlink()
+        self._release()
+
+    @property
+    def _opened_info(self) -> StreamInfo:
+        if self._info is None:
+            raise SinkError(f"{self.name} was not opened before it was written to.")
+        return self._info
+
+    def _start(self, first: Frame, size: tuple[int, int]) -> H264Writer:
+        info = self._opened_info
+        if self._file is None:
+            raise SinkError(f"{self.name} was not opened, or was closed, before it was written to.")
+        fps = Fraction(info.fps if info.fps > 0 else _FALLBACK_FPS).limit_denominator(1001)
+        self._frame_s = 1 / fps
+        from_start = first.index == 0
+        # The output's zero is the source's, even if its pictures begin later than its sound.
+        origin = first.pts - (round(first.time_s / info.time_base) if from_start else 0)
+        self._timeline = _Timeline(
+            origin=origin,
+            step=max(int(self._frame_s / info.time_base), 1),
+            reset=int(_RESET_S / info.time_base),
+        )
+        return H264Writer(
+            self._file,
+            container=FORMATS[self._path.suffix.lower()],
+            size=size,
+            time_base=info.time_base,
+            fps=fps,
+            crf=self._crf,
+            preset=self._preset,
+            audio=self._audio,
+            origin=origin * info.time_base,
+            from_start=from_start,
+        )
+
+    def _failed(self, error: OSError | av.FFmpegError) -> SinkError:
+        """Leave the partial file as it is, and say where it is."""
+        self._release()
+        kept = f"; what was written is in {self._part}" if self._num_written else ""
+        return SinkError(f"{self._path} cannot be written: {error.strerror}{kept}.")
+
+    def _release(self) -> None:
+        """Close all files. An open writer writes nothing any more: on a full disk that would spoil what is there."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        if self._audio is not None:
+            self._audio.close()
+        self._file = self._audio = self._writer = None
+
+    def _check_free(self, *, partial: bool = True) -> None:
+        if self._overwrite:
+            return
+        if self._path.exists():
+            raise SinkError(f"{self._path} exists already; give another name or allow overwriting.")
+        if partial and self._part.exists():
+            raise SinkError(
+                f"{self._part} is left from a run that did not finish and may hold its video; "
+                "rename or remove it, or allow overwriting."
+            )
+
+    def _check_not_input(self, source_path: str | Path) -> None:
+        source = Path(source_path)
+        for written in (self._path, self._part):
+            if written.resolve() == source.resolve() or (
+                written.exists() and source.exists() and written.samefile(source)
+            ):
+                raise SinkError(
+                    f"{written} is the input, which must not be written over; give the output another name."
+                )
+
+
+class _Timeline:
+    """Timestamps for the output: the source's, moved to begin at the output's zero and mended where they go back.
+
+    Args:
+        origin: the source's timestamp that is zero in the output.
+        step: units between frames, as announced.
+        reset: units; timestamps that go back farther than this began anew, and follow on one step later.
+    """
+
+    def __init__(self, *, origin: int, step: int, reset: int) -> None:
+        self._shift = -origin
+        self._step = step
+        self._reset = reset
+        self._last: int | None = None
+
+    def place(self, pts: int) -> int:
+        """Give the timestamp for the next frame, always greater than the last one."""
+        placed = pts + self._shift
+        if self._last is not None and placed <= self._last:
+            if self._last - placed > self._reset:
+                self._shift += self._last + self._step - placed
+                placed = self._last + self._step
+            else:
+                placed = self._last + 1
+        self._last = placed
+        return placed
+
+
+def _check_target(path: Path) -> None:
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder; give the name of a video file in it.")
+    if path.suffix.lower() not in FORMATS:
+        raise SinkError(f"{path} has no suffix that tells a video format; expected one of {' '.join(FORMATS)}.")
+    if not path.parent.is_dir():
+        raise SinkError(
+            f"The folder {path.parent} does not exist; make it first: mkdir -p {shlex.quote(str(path.parent))}"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise SinkError(f"The folder {path.parent} may not be written to: permission denied.")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming survive a loss of power, where the system can."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,277 @@
+"""Video files, decoded by FFmpeg through PyAV."""
+
+import math
+import threading
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition, Stream
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from bsdnet.errors import SourceError
+from bsdnet.stream.demux import iter_packets
+from bsdnet.stream.frame import Frame, StreamInfo
+from bsdnet.stream.interfaces import VideoSource
+
+_SEEK_TOLERANCE_S = 1e-6  # so that a frame's own time finds this frame whatever the rounding of floats
+_SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0)  # not every demuxer lands before the frame that is asked for: try farther back
+_CLOSE_TIMEOUT_S = 1.0
+_FALLBACK_FPS = 25.0
+_SD_MAX_HEIGHT = 719  # players take untagged video up to this height for BT.601, higher video for BT.709
+
+_MATRICES = {  # of AVColorSpace, as H.273 numbers them, the ones that swscale knows
+    1: Colorspace.ITU709,
+    4: Colorspace.FCC,
+    5: Colorspace.ITU601,
+    6: Colorspace.ITU601,
+    7: Colorspace.SMPTE240M,
+    9: Colorspace.BT2020,
+    10: Colorspace.BT2020,
+}
+
+
+class FileSource(VideoSource):
+    """A video file: its first video stream, upright, with square pixels and the file's own timestamps.
+
+    Damage costs the frames that it touches and no others. A picture may have another size than the first one.
+
+    Args:
+        path: any file that FFmpeg decodes.
+
+    Raises:
+        SourceError: the file is missing, may not be read, is no video, or no frame of it can be decoded.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._container = _open(self._path)
+        self._lock = threading.Lock()  # FFmpeg crashes if a container is closed while it decodes
+        self._closed = False
+        try:
+            self._stream = _video_stream(self._container, self._path)
+            self._stream.thread_type = "AUTO"
+            self._time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
+            self._fps = _fps(self._stream)
+            self._start_pts = self._find_start()
+            self._square_width = _square_width(self._stream)
+            self._reformatter = VideoReformatter()
+            self._lost_frames = 0
+            self._decoded = 0
+            self._sought = False
+            self._index = 0
+            self._last_pts: int | None = None
+            self._frames = self._decode()
+            self._ahead: list[VideoFrame] = []
+            self._info = self._describe()
+        except BaseException:
+            self._container.close()
+            raise
+
+    @property
+    def info(self) -> StreamInfo:
+        """What is known of the stream."""
+        return self._info
+
+    @property
+    def lost_frames(self) -> int:
+        """How many frames could not be decoded so far; what the end of a file lacks is known at its end."""
+        return self._lost_frames
+
+    def read(self) -> Frame | None:
+        """Decode the next frame, or give None at the end."""
+        with self._lock:
+            picture = None if self._closed else self._next_picture()
+            if picture is None:
+                return None
+            index, pts = self._index, self._pts_of(picture)
+            self._index, self._last_pts = index + 1, pts
+            return Frame(planes=(self._to_rgb(picture),), index=index, pts=pts, time_s=self._time_of(pts))
+
+    def seek(self, time_s: float) -> None:
+        """Make the frame that is shown at `time_s` the next one."""
+        with self._lock:
+            if self._closed or not self._info.seekable:
+                reason = "is closed" if self._closed else "does not say where its frames are"
+                raise SourceError(f"Cannot seek in {self._path.name}: it {reason}.")
+            self._sought = True
+            self._last_pts = None
+            target = self._start_pts + math.floor((time_s + _SEEK_TOLERANCE_S) / self._time_base)
+            for back_s in (*_SEEK_BACK_S, math.inf):
+                if self._seek_to(target, max(time_s - back_s, 0.0)):
+                    break
+            pts = self._ahead[0].pts if self._ahead else None
+            self._index = max(round(self._time_of(pts) * self._fps), 0) if pts is not None else 0
+
+    def close(self) -> None:
+        """Close the file; a `read` that hangs in it is left behind."""
+        self._closed = True
+        if self._lock.acquire(timeout=_CLOSE_TIMEOUT_S):
+            try:
+                self._container.close()
+            finally:
+                self._lock.release()
+
+    def _describe(self) -> StreamInfo:
+        first = self._next_picture()
+        if first is None:
+            raise SourceError(f"{self._path} has a video stream, but no frame of it can be decoded; it is damaged.")
+        self._ahead = [first]
+        height, width = self._to_rgb(first).shape[:2]
+        duration = self._container.duration
+        num_frames = self._stream.frames or (round(duration / av.time_base * self._fps) if duration else 0)
+        return StreamInfo(
+            name=self._path.name,
+            size=(height, width),
+            fps=self._fps,
+            time_base=self._time_base,
+            num_frames=num_frames or None,
+            seekable=duration is not None,
+            audio_path=str(self._path) if self._container.streams.audio else None,
+        )
+
+    def _find_start(self) -> int:
+        """The earliest start of the file's pictures and sound, in units of the video's time base."""
+        starts = [
+            stream.start_time * _fraction(stream.time_base)
+            for stream in (self._stream, *self._container.streams.audio)
+            if stream.start_time is not None
+        ]
+        return math.floor(min(starts) / self._time_base) if starts else 0
+
+    def _next_picture(self) -> VideoFrame | None:
+        return self._ahead.pop(0) if self._ahead else next(self._frames, None)
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        """Decode packet by packet, so that one that is broken takes no other with it."""
+        for packet in iter_packets(self._container, [self._stream]):
+            yield from self._decode_packet(packet)
+        yield from self._decode_packet(None)  # the frames that the decoder still holds back
+        if not self._sought:
+            self._lost_frames = max(self._lost_frames, self._num_indexed() - self._decoded)
+
+    def _decode_packet(self, packet: "Packet[Stream] | None") -> list[VideoFrame]:
+        try:
+            frames = self._stream.decode(packet)
+        except av.FFmpegError:
+            self._lost_frames += 1
+            return []
+        self._decoded += len(frames)
+        return frames
+
+    def _num_indexed(self) -> int:
+        """How many pictures the file says it has, where it has an index of all (MP4, MOV), else 0."""
+        if "mp4" not in self._container.format.name:
+            return 0
+        return sum(not entry.is_discard for entry in self._stream.index_entries)
+
+    def _seek_to(self, target: int, from_s: float) -> bool:
+        """Decode from before `from_s` on until the last frame not after `target` is the next one.
+
+        Returns:
+            Whether it is; False if decoding began too late for that.
+        """
+        start = self._start_pts + math.floor(from_s / self._time_base)
+        try:
+            self._container.seek(start, stream=self._stream, backward=True)
+        except av.FFmpegError:  # nothing to land on, such as behind the end
+            self._container.seek(self._start_pts, stream=self._stream, backward=True)
+        self._frames = self._decode()
+        before: VideoFrame | None = None
+        for picture in self._frames:
+            if picture.pts is not None and picture.pts > target:
+                self._ahead = [picture] if before is None else [before, picture]
+                return before is not None or from_s == 0.0
+            before = picture
+        self._ahead = [] if before is None else [before]
+        return before is not None or from_s == 0.0
+
+    def _time_of(self, pts: int) -> float:
+        """Seconds from the stream's start."""
+        return float((pts - self._start_pts) * self._time_base)
+
+    def _pts_of(self, picture: VideoFrame) -> int:
+        """The picture's timestamp; where the file gives none, one frame after the last."""
+        if picture.pts is not None:
+            return picture.pts
+        if self._last_pts is None:
+            return self._start_pts
+        return self._last_pts + max(round(1 / (Fraction(self._fps) * self._time_base)), 1)
+
+    def _to_rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
+        """Convert a picture to upright `(H, W, 3)` uint8 RGB."""
+        rgb = self._reformatter.reformat(
+            picture,
+            width=round(picture.width * self._square_width),
+            format="rgb24",
+            src_colorspace=_matrix(picture),
+            src_color_range=_range(picture),
+            dst_color_range=ColorRange.JPEG,
+        ).to_ndarray()
+        quarter_turns = round(picture.rotation / 90) % 4  # PyAV gives degrees counterclockwise, as rot90 turns
+        return np.ascontiguousarray(np.rot90(rgb, quarter_turns), np.uint8)
+
+
+def _open(path: Path) -> InputContainer:
+    if not path.exists():
+        raise SourceError(f"There is no file {path}.")
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder; expected a video file.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceError(f"{path} is empty (0 bytes); expected a video file.")
+    try:
+        # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
+        return av.open(str(path.absolute()), "r")
+    except PermissionError:
+        raise SourceError(f"{path} may not be read: permission denied.") from None
+    except (av.FFmpegError, OSError) as error:
+        raise SourceError(f"{path} is not a video that can be read, or is damaged ({error.strerror}).") from error
+
+
+def _video_stream(container: InputContainer, path: Path) -> VideoStream:
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:  # a music file's cover
+            if stream.codec_context is None:
+                raise SourceError(f"{path} holds video in a format for which there is no decoder.")
+            return stream
+    kinds = sorted({stream.type for stream in container.streams})
+    raise SourceError(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'}.")
+
+
+def _fraction(value: Fraction | None) -> Fraction:
+    """Take a rational of PyAV, which newer versions give in a type of their own, as a Fraction; unset is 0."""
+    return Fraction(value.numerator, value.denominator) if value else Fraction(0)
+
+
+def _fps(stream: VideoStream) -> float:
+    for rate in (stream.average_rate, stream.guessed_rate):
+        if rate and 0.01 <= float(rate) <= 1000:
+            return float(rate)
+    return _FALLBACK_FPS
+
+
+def _square_width(stream: VideoStream) -> Fraction:
+    """By what to multiply the width so that pixels are square."""
+    aspect = _fraction(stream.sample_aspect_ratio)
+    return aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
+
+
+def _matrix(picture: VideoFrame) -> Colorspace | None:
+    if picture.format.is_rgb:
+        return None
+    untagged = Colorspace.ITU601 if picture.height <= _SD_MAX_HEIGHT else Colorspace.ITU709
+    return _MATRICES.get(picture.colorspace, untagged)
+
+
+def _range(picture: VideoFrame) -> ColorRange | None:
+    if picture.format.is_rgb or picture.color_range != ColorRange.UNSPECIFIED:
+        return None
+    full = picture.format.name.startswith(("yuvj", "gray"))
+    return ColorRange.JPEG if full else ColorRange.MPEG

@@ -1,0 +1,75 @@
+"""Where frames come from. `open_source` finds the right kind of source for what a user writes."""
+
+import glob
+import re
+from pathlib import Path
+
+from bsdnet.errors import ConfigError, SourceError
+from bsdnet.stream.camera_source import CameraSource
+from bsdnet.stream.file_source import FileSource
+from bsdnet.stream.image_source import ImageFolderSource
+from bsdnet.stream.indexed_source import DEFAULT_FPS, ArraySource, DemoSource
+from bsdnet.stream.interfaces import VideoSource
+
+__all__ = [
+    "DEFAULT_FPS",
+    "ArraySource",
+    "CameraSource",
+    "DemoSource",
+    "FileSource",
+    "ImageFolderSource",
+    "VideoSource",
+    "open_source",
+]
+
+
+def open_source(spec: str | Path, *, fps: float | None = None) -> VideoSource:
+    """Open what a user names.
+
+    Args:
+        spec: `demo` for the drawn street, `camera:0` or `camera:/dev/video0`, a folder of images, a glob pattern of
+            images, or a video file. A `Path`, or `./demo`, is always a folder, a pattern or a file.
+        fps: frames per second of images and of the demo; None for their default. Videos bring their own timestamps.
+
+    Raises:
+        SourceError: it cannot be opened; see the sources for reasons.
+        ConfigError: fps was given for a source that has its own, or is not from 0.01 to 1000.
+    """
+    text = spec if isinstance(spec, str) else ""
+    if text == "demo":
+        return _open_demo(fps)
+    path = Path(spec)
+    if not _scheme(text) and (path.is_dir() or (glob.has_magic(str(spec)) and not path.exists())):
+        return ImageFolderSource(spec, fps=DEFAULT_FPS if fps is None else fps)
+    if fps is not None:
+        raise ConfigError(f"fps is for folders of images and for the demo; {_safe_name(spec)} has its own timestamps.")
+    if text.startswith("camera:"):
+        return _open_camera(text.removeprefix("camera:"))
+    if _scheme(text):
+        raise SourceError(
+            f"{_safe_name(spec)}: addresses of live streams are not supported yet; give a file or camera."
+        )
+    return FileSource(spec)
+
+
+def _open_demo(fps: float | None) -> DemoSource:
+    from bsdnet.demo_scene import DemoScene  # drawing needs modules that no other source does
+
+    return DemoSource(DemoScene() if fps is None else DemoScene(fps=fps))
+
+
+def _open_camera(device: str) -> CameraSource:
+    if not device:
+        raise SourceError("camera: needs a number or a path behind the colon, such as camera:0.")
+    return CameraSource(int(device) if device.isdecimal() else device)
+
+
+def _scheme(text: str) -> str | None:
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
+    return match[1] if match else None
+
+
+def _safe_name(spec: str | Path) -> str:
+    """Name a source without the password that an address may hold."""
+    scheme = _scheme(str(spec))
+    return f"{scheme}://..." if scheme else str(spec)
