@@ -56,7 +56,7 @@ class Preprocessor:
         return normalised.view(1, height, width, 3).permute(0, 3, 1, 2)
 
     def from_tensor(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:
-        """Prepare a frame where it lies, as on a GPU; the result is that of `from_array` but for rounding.
+        """Prepare a frame where it lies, as on a GPU; the result is that of `from_array` but for a few levels of 255.
 
         Args:
             rgb: `(H, W, 3)` uint8 on the preprocessor's device.

@@ -68,6 +68,8 @@ class Segmenter:
         metadata = checkpoint.metadata
         self.classes: ClassSet = metadata.class_set
         """What the labels mean: names and palette."""
+        self.architecture: str = metadata.architecture
+        """Which network it is: `bsdnet_s` or `bsdnet_b`."""
         self.device: torch.device = select_device(device)
         """Where the network runs."""
         self.precision: str = select_precision(precision, self.device)
