@@ -207,15 +207,14 @@ class Flow:
                 self._begin(ending)
             return True
 
-    def settle(self) -> set[str]:
-        """Enter the final state; the names of threads that are left behind."""
+    def settle(self) -> None:
+        """Enter the final state."""
         with self._lock:
             if self.error is not None:
                 self.state = PipelineState.FAILED
             else:
                 self.state = PipelineState.FINISHED if self.ending is Ending.FINISH else PipelineState.STOPPED
             self._wake_all()
-            return set(self.alive)
 
     # What the stages ask and tell
 

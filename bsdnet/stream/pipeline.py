@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +18,9 @@ from bsdnet.errors import ConfigError, PipelineError
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.stream.flow import INFERENCE, READER, Ending, Flow, Job, Outlet, PipelineState
 from bsdnet.stream.frame import StreamResult
+from bsdnet.stream.interfaces import VideoSink, VideoSource
 from bsdnet.stream.pacing import Pacer
 from bsdnet.stream.stats import StatsRecorder, StreamStats
-
-if TYPE_CHECKING:
-    from bsdnet.stream.sink import VideoSink
-    from bsdnet.stream.source import VideoSource
 
 __all__ = ["Annotate", "PipelineState", "SegmenterLike", "StreamPipeline"]
 
@@ -73,9 +70,9 @@ class StreamPipeline:
 
     def __init__(
         self,
-        source: "VideoSource",
+        source: VideoSource,
         segmenter: SegmenterLike,
-        sinks: Sequence["VideoSink"],
+        sinks: Sequence[VideoSink],
         *,
         in_flight: int = 2,
         queue_frames: int = 4,
@@ -99,6 +96,7 @@ class StreamPipeline:
         self._annotate = annotate
         self._hud: tuple[float, StreamStats] | None = None
         self._pending: deque[tuple[Job, PredictionHandle]] = deque()  # the inference thread's
+        self._replacements: deque[tuple[SegmenterLike, Callable[[], None] | None]] = deque()
         self._threads: list[threading.Thread] = []
         self._recorder = StatsRecorder([(sink.name, sink.live) for sink in sinks])
         self._speed = speed
@@ -204,14 +202,19 @@ class StreamPipeline:
             raise ConfigError(f"seek to {time_s} s; a time from 0 s on was expected.")
         self._flow.seek(time_s)
 
-    def replace_segmenter(self, segmenter: SegmenterLike) -> None:
+    def replace_segmenter(self, segmenter: SegmenterLike, *, release: Callable[[], None] | None = None) -> None:
         """Let `segmenter` have the frames from the next one on; those before are finished by the old one, in order.
+
+        Args:
+            segmenter: the new one.
+            release: called on the inference thread once the old one is not used any more, at the latest when
+                inference ends: its `close`, for example.
 
         Raises:
             PipelineError: the pipeline was not started, or is at its end.
         """
         self._flow.require_active("replace_segmenter")
-        self._segmenter = segmenter
+        self._replacements.append((segmenter, release))
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the pipeline has ended; a paused one does not end by itself.
@@ -306,20 +309,37 @@ class StreamPipeline:
             logger.warning("%s could not be closed: %s", self._info.name, error)
 
     def _infer_frames(self) -> None:
-        pending = self._pending
-        while self._flow.ending is not Ending.ABORT:
-            job = self._flow.take_frame(wait=not pending)
-            if job is not None:
-                pending.append((job, self._segmenter.submit(job.frame.rgb, outputs=self._outputs)))
-                if len(pending) < self._in_flight:
-                    continue
-            elif not pending:
-                return
-            job, handle = pending[0]
-            prediction = handle.result()
-            pending.popleft()
-            if self._flow.is_current(job.frame):
-                self._deliver(job, prediction)
+        try:
+            while self._flow.ending is not Ending.ABORT:
+                job = self._flow.take_frame(wait=not self._pending)
+                if job is not None:
+                    self._submit(job)
+                elif not self._pending:
+                    return
+                if job is None or len(self._pending) == self._in_flight:
+                    self._collect()
+        finally:
+            self._swap_segmenter()
+
+    def _submit(self, job: Job) -> None:
+        if self._replacements:
+            while self._pending:
+                self._collect()
+            self._swap_segmenter()
+        self._pending.append((job, self._segmenter.submit(job.frame.rgb, outputs=self._outputs)))
+
+    def _swap_segmenter(self) -> None:
+        while self._replacements:
+            self._segmenter, release = self._replacements.popleft()
+            if release:
+                release()
+
+    def _collect(self) -> None:
+        job, handle = self._pending[0]
+        prediction = handle.result()
+        self._pending.popleft()
+        if self._flow.is_current(job.frame):
+            self._deliver(job, prediction)
 
     def _deliver(self, job: Job, prediction: Prediction) -> None:
         render_s = None
@@ -339,7 +359,7 @@ class StreamPipeline:
             self._hud = now_s, self.stats
         return self._hud[1]
 
-    def _write_results(self, outlet: Outlet, sink: "VideoSink") -> None:
+    def _write_results(self, outlet: Outlet, sink: VideoSink) -> None:
         finished = False
         try:
             sink.open(self._info)
@@ -365,10 +385,10 @@ class StreamPipeline:
             _thread("closer", self._close_source).start()
         flow.wait_for(lambda flow: not flow.alive - {READER} or flow.ending is Ending.ABORT)
         flow.wait_for(lambda flow: not flow.alive, _ABORT_S)
+        for name in flow.alive.copy():
+            logger.warning("The pipeline's %s thread does not return; it is left behind", name)
         self._recorder.end()
-        left_behind = flow.settle()
-        if left_behind:
-            logger.warning("Left behind, because they did not return in time: %s", ", ".join(sorted(left_behind)))
+        flow.settle()
 
 
 def _thread(name: str, target: Callable[[], None]) -> threading.Thread:

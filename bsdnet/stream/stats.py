@@ -1,5 +1,6 @@
 """How a stream is doing: frames in and out, rates, and the latency of every stage."""
 
+import math
 import threading
 import time
 from collections import deque
@@ -31,9 +32,9 @@ class StageLatency:
     p50_ms: float = 0.0
     """Median of the last 1024 frames, in milliseconds."""
     p95_ms: float = 0.0
-    """95th percentile of the last 1024 frames, in milliseconds."""
+    """95th percentile (nearest rank) of the last 1024 frames, in milliseconds."""
     p99_ms: float = 0.0
-    """99th percentile of the last 1024 frames, in milliseconds."""
+    """99th percentile (nearest rank) of the last 1024 frames, in milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,13 +236,10 @@ class _Timer:
     def latency(self) -> StageLatency:
         if not self._count:
             return StageLatency()
-        p50, p95, p99 = 1000 * np.percentile(np.fromiter(self._recent_s, np.float64), (50, 95, 99))
+        recent_ms = 1000 * np.sort(np.fromiter(self._recent_s, np.float64))
+        p50, p95, p99 = (float(recent_ms[math.ceil(share * len(recent_ms)) - 1]) for share in (0.5, 0.95, 0.99))
         return StageLatency(
-            count=self._count,
-            mean_ms=1000 * self._sum_s / self._count,
-            p50_ms=float(p50),
-            p95_ms=float(p95),
-            p99_ms=float(p99),
+            count=self._count, mean_ms=1000 * self._sum_s / self._count, p50_ms=p50, p95_ms=p95, p99_ms=p99
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from bsdnet.errors import SourceError
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
+from bsdnet.stream.interfaces import VideoSink, VideoSource
 
 FPS = 100.0
 """Frame rate of every fake source."""
@@ -41,7 +42,7 @@ def picture(index: int) -> np.ndarray:
     return np.full((2, 3, 3), index, np.uint8)
 
 
-class FakeSource:
+class FakeSource(VideoSource):
     """Counts from 0 to `num_frames`; hangs or fails where it is told to."""
 
     def __init__(
@@ -57,10 +58,9 @@ class FakeSource:
         fail_in_seek: bool = False,
         close_frees: bool = True,
     ) -> None:
-        self.info = StreamInfo(
+        self._info = StreamInfo(
             name="fake", size=(2, 3), fps=FPS, time_base=Fraction(1, 100), live=live, seekable=seekable and not live
         )
-        self.lost_frames = 3
         self.num_frames = num_frames
         self.read_s = read_s
         self.fail_at = fail_at
@@ -75,6 +75,14 @@ class FakeSource:
         self.seeks: list[float] = []
         self.readers: set[int] = set()
         self._next = 0
+
+    @property
+    def info(self) -> StreamInfo:
+        return self._info
+
+    @property
+    def lost_frames(self) -> int:
+        return 3
 
     def read(self) -> Frame | None:
         self.readers.add(threading.get_ident())
@@ -164,7 +172,7 @@ class FakeSegmenter:
 
 
 @dataclass
-class FakeSink:
+class FakeSink(VideoSink):
     """Keeps what it is given; its gate holds up `write`."""
 
     name: str = "fake"
