@@ -4,12 +4,12 @@ import json
 import logging
 import math
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -28,17 +28,14 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class _Size(click.ParamType):
-    """`480x352` on the command line, `(352, 480)` in Python."""
-
-    name = "WIDTHxHEIGHT"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Parse one value."""
-        match = re.fullmatch(r"(\d+)x(\d+)", value)
-        if match is None:
-            self.fail(f"{value!r} is no size; expected WIDTHxHEIGHT, such as 480x352", param, ctx)
-        return int(match[2]), int(match[1])
+def _parse_size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """Turn `480x352` on the command line into `(352, 480)`."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size; expected WIDTHxHEIGHT, such as 480x352", context, parameter)
+    return int(match[2]), int(match[1])
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -76,7 +73,12 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--hold-out", help="Drive to leave out of training and to evaluate on instead of val, such as 0001TP.")
 @click.option("--color-jitter", type=float, help="Strength of random colours, 0 to 0.9; default: the recipe's.")
-@click.option("--crop-size", type=_Size(), help="Size of the training crops; default: the recipe's.")
+@click.option(
+    "--crop-size",
+    callback=_parse_size,
+    metavar="WIDTHxHEIGHT",
+    help="Size of the training crops; default: the recipe's.",
+)
 @click.option(
     "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that prepare pictures."
 )
@@ -99,14 +101,11 @@ def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - cl
     """
     if context.invoked_subcommand is not None:
         return
-    for name in ("dataset", "data_dir"):
-        if options[name] is None:
-            raise click.UsageError(f"--{name.replace('_', '-')} is missing")
-    with _reporting(options["debug"]):
-        if options["eval_split"] is not None:
-            _evaluate(options)
-        else:
-            _train_segmentation(options)
+    _require(options, "dataset", "data_dir")
+    if options["eval_split"] is not None:
+        _evaluate(options)
+    else:
+        _train_segmentation(options)
 
 
 @cli.command()
@@ -117,27 +116,41 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     \b
     bsdnet-train pretrain --data-dir tiny-imagenet --model s --output runs/pretrain-s
     """
-    if options["data_dir"] is None:
-        raise click.UsageError("--data-dir is missing")
-    with _reporting(options["debug"]):
-        recipe = replace(TINY_IMAGENET, **_overrides(options))
-        archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
-        folder = _run_folder(options, recipe_as_dict(recipe))
-        train_images = ZippedImages(archives)
-        val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
-        device = choose_device(options["device"])
-        _run(PretrainTask(CONFIGS[recipe.model], recipe, train_images, val_images, device), folder, options)
+    _require(options, "data_dir", "output")
+    recipe = replace(TINY_IMAGENET, **_overrides(options))
+    archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
+    folder = _run_folder(options, recipe_as_dict(recipe))
+    train_images = ZippedImages(archives)
+    val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
+    device = choose_device(options["device"])
+    _run(PretrainTask(CONFIGS[recipe.model], recipe, train_images, val_images, device), folder, options)
 
 
-def main() -> None:
-    """Run the command."""
-    cli()
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit: errors that a user can mend are one line on stderr."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    try:
+        cli.main(arguments, prog_name="bsdnet-train", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("bsdnet-train: stopped; --resume goes on from the last saved state", err=True)
+        sys.exit(128 + signal.SIGINT)
+    except BsdnetError as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"bsdnet-train: error: {error}", err=True)
+        sys.exit(1)
+    sys.exit(0)
 
 
 def _train_segmentation(options: dict[str, Any]) -> None:
     if options["distill"] is None:
         raise click.UsageError("--distill is missing: pass --distill none to train on the labels alone")
     recipe = replace(CAMVID, **_overrides(options, "color_jitter", "crop_size"))
+    _require(options, "output")
     root, held_out, split = options["data_dir"], options["hold_out"], options["train_split"]
     if held_out is None:
         train_set, val_set = CamVid(root, split), CamVid(root, "val")
@@ -184,6 +197,12 @@ def _run(task: Task, folder: Path, options: dict[str, Any]) -> None:
     click.echo(f"best evaluation {100 * progress.best_score:.2f} %, weights in {folder}")
 
 
+def _require(options: dict[str, Any], *names: str) -> None:
+    for name in names:
+        if options[name] is None:
+            raise click.UsageError(f"--{name.replace('_', '-')} is missing")
+
+
 def _overrides(options: dict[str, Any], *more: str) -> dict[str, Any]:
     names = ("model", "epochs", "batch_size", "lr", "seed", *more)
     return {name: options[name] for name in names if options[name] is not None}
@@ -191,10 +210,10 @@ def _overrides(options: dict[str, Any], *more: str) -> dict[str, Any]:
 
 def _run_folder(options: dict[str, Any], recipe: dict[str, object]) -> Path:
     """Make the run's folder and write the recipe into it; an earlier run is never overwritten."""
-    folder: Path | None = options["output"]
-    if folder is None:
-        raise click.UsageError("--output is missing")
-    if not options["resume"] and (folder / FILE_NAME).exists():
+    folder: Path = options["output"]
+    if options["resume"]:
+        return folder
+    if (folder / FILE_NAME).exists():
         raise TrainingError(f"{folder} holds a run already: pass --resume to go on with it, or another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -202,19 +221,6 @@ def _run_folder(options: dict[str, Any], recipe: dict[str, object]) -> Path:
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder
-
-
-@contextmanager
-def _reporting(debug: bool) -> Iterator[None]:
-    """Log to stderr, and turn errors that a user can mend into one line and exit code 1."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        yield
-    except BsdnetError as error:
-        if debug:
-            raise
-        click.echo(f"bsdnet-train: error: {error}", err=True)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

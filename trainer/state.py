@@ -1,7 +1,6 @@
 """The state of a run on disk, for an exact resume after a kill at any moment."""
 
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +73,9 @@ def load_state(
     try:
         # weights_only: tensors and plain values, so that a foreign file cannot run code.
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the reader fail in any way
+        raise TrainingError(f"{path} cannot be resumed from, it is damaged: {error}") from error
+    try:
         stored = content["recipe"]
         for name, value in recipe.items():
             if stored.get(name) != value:
@@ -82,5 +84,5 @@ def load_state(
         optimizer.load_state_dict(content["optimizer"])
         torch.set_rng_state(content["torch_rng"])
         return Progress(iteration=content["iteration"], best_score=content["best_score"])
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise TrainingError(f"{path} cannot be resumed from: {error}") from error
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path} is the state of another run: {error}") from error

@@ -1,24 +1,39 @@
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from tests.trainer.test_datasets import zipped
-from trainer.main import cli
+from trainer.main import main
 
 SMALL = ["--distill", "none", "--batch-size", "2", "--crop-size", "64x64", "--epochs", "2", "--save-every", "3"]
 
 
+class Result(NamedTuple):
+    exit_code: int
+    output: str
+    stderr: str
+
+
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(argument) for argument in arguments], catch_exceptions=False)
+    """Run the command as a shell would."""
+    with (
+        redirect_stdout(io.StringIO()) as output,
+        redirect_stderr(io.StringIO()) as errors,
+        pytest.raises(SystemExit) as exit_,
+    ):
+        main([str(argument) for argument in arguments])
+    return Result(exit_.value.code, output.getvalue(), errors.getvalue())
 
 
 def train(data: Path, output: Path, *more: str) -> Result:
@@ -30,7 +45,7 @@ def trained(street_camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """A finished run of 12 steps, never interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     result = train(street_camvid, folder)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     return folder
 
 
@@ -77,7 +92,7 @@ def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):
 
 def test_a_held_out_drive_is_evaluated_and_not_trained_on(street_camvid: Path, tmp_path: Path):
     result = train(street_camvid, tmp_path / "run", "--hold-out", "B", "--epochs", "1")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["iteration"] == 3  # 6 pictures, not 12
 
 
@@ -85,7 +100,7 @@ def test_pretraining_from_archives(tmp_path: Path):
     for name in ("train-0.zip", "train-1.zip", "val.zip"):
         zipped(tmp_path / name, [f"{kind}/{i}.png" for kind in "ab" for i in range(4)], size=64)
     result = run("pretrain", "--data-dir", tmp_path, "--output", tmp_path / "run", "--epochs", 1, "--batch-size", 8)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0, result.stderr
     assert (tmp_path / "run" / "last.safetensors").is_file()
 
 
@@ -94,7 +109,7 @@ def assert_one_line(result: Result, *words: str) -> None:
     lines = result.stderr.strip().splitlines()
     assert lines[-1].startswith("bsdnet-train: error: ")
     assert all(word in lines[-1] for word in words), lines[-1]
-    assert "Traceback" not in result.output
+    assert "Traceback" not in result.stderr
 
 
 def test_errors_are_one_line(street_camvid: Path, trained: Path, tmp_path: Path):

@@ -38,7 +38,7 @@ def test_camvid_reports_what_is_missing(street_camvid: Path, tmp_path: Path):
     with pytest.raises(DatasetError, match="train is missing"):
         CamVid(tmp_path, "train")
     shutil.copytree(street_camvid, tmp_path, dirs_exist_ok=True)
-    label = next((tmp_path / "valannot").iterdir())
+    label = min((tmp_path / "valannot").iterdir())
     label.unlink()
     with pytest.raises(DatasetError, match=f"1 label files are missing, the first is .*{label.name}"):
         CamVid(tmp_path, "val")
