@@ -5,28 +5,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from bsdnet.errors import BackendError
-
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
-
-
-def choose_device(name: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device.
-
-    Raises:
-        BackendError: the device is unknown or not to be had here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BackendError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
-        raise BackendError(f"device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BackendError(f"device {name!r} is not to be had: this machine shows {torch.cuda.device_count()} GPUs")
-    return device
 
 
 def place(model: _ModuleT, device: torch.device) -> _ModuleT:

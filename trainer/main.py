@@ -14,10 +14,11 @@ from typing import Any, NoReturn
 import click
 
 from bsdnet.checkpoint import load_checkpoint
+from bsdnet.devices import select_device
 from bsdnet.errors import BsdnetError, ConfigError, TrainingError
 from trainer.datasets.camvid import CamVid
 from trainer.datasets.imagenet import ZippedImages
-from trainer.device import choose_device, place
+from trainer.device import place
 from trainer.engine import Task, train
 from trainer.pretrain import PretrainTask
 from trainer.recipes import CAMVID, TINY_IMAGENET, recipe_as_dict
@@ -122,7 +123,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     folder = _run_folder(options, recipe_as_dict(recipe))
     train_images = ZippedImages(archives)
     val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
-    device = choose_device(options["device"])
+    device = select_device(options["device"])
     _run(PretrainTask(CONFIGS[recipe.model], recipe, train_images, val_images, device), folder, options)
 
 
@@ -156,7 +157,7 @@ def _train_segmentation(options: dict[str, Any]) -> None:
         train_set, val_set = CamVid(root, split), CamVid(root, "val")
     else:
         train_set, val_set = CamVid(root, split, without=[held_out]), CamVid(root, split, only=[held_out])
-    device = choose_device(options["device"])
+    device = select_device(options["device"])
     folder = _run_folder(options, recipe_as_dict(recipe))
     task = SegmentationTask(
         recipe, train_set, val_set, device, pretrained=options["pretrained"], workers=options["workers"]
@@ -174,7 +175,7 @@ def _evaluate(options: dict[str, Any]) -> None:
             f"{options['weights']} is made for {checkpoint.metadata.class_set.name}, the data set has "
             f"{dataset.classes.name}"
         )
-    device = choose_device(options["device"])
+    device = select_device(options["device"])
     matrix = evaluate(place(checkpoint.model, device), dataset, device)
     if not options["as_json"]:
         click.echo(format_iou(matrix, dataset.classes))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
 from bsdnet.classes import ClassSet
+from bsdnet.devices import select_device
 from bsdnet.errors import BackendError, ConfigError
 from bsdnet.rendering import Renderer, RenderStyle
 from bsdnet.runtime.backends import (
@@ -20,7 +21,6 @@ from bsdnet.runtime.backends import (
     BackendName,
     Network,
     PrecisionName,
-    select_device,
     select_precision,
 )
 from bsdnet.runtime.prediction import Output, PredictionHandle

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from bsdnet.devices import select_device
 from bsdnet.errors import BackendError, ConfigError
 from bsdnet.modeling import bsdnet_s
 from bsdnet.runtime import backends
-from bsdnet.runtime.backends import Network, check_backend, select_device, select_precision
+from bsdnet.runtime.backends import Network, check_backend, select_precision
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

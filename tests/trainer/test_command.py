@@ -119,7 +119,7 @@ def test_errors_are_one_line(street_camvid: Path, trained: Path, tmp_path: Path)
     assert_one_line(train(street_camvid, trained, "--resume", "--lr", "0.1"), "lr = 0.001", "0.1")
     assert_one_line(train(street_camvid, tmp_path / "run", "--lr", "-1"), "lr must be greater than 0")
     assert_one_line(train(street_camvid, tmp_path / "run", "--hold-out", "X"), "no drive X")
-    assert_one_line(train(street_camvid, tmp_path / "run", "--device", "gpu"), "unknown device")
+    assert_one_line(train(street_camvid, tmp_path / "run", "--device", "gpu"), "device must be auto")
     evaluation = ["--dataset", "camvid", "--data-dir", street_camvid, "--eval", "val", "--weights"]
     assert_one_line(run(*evaluation, tmp_path / "none.safetensors"), "does not exist")
     (trained / "state.pt").rename(tmp_path / "kept.pt")

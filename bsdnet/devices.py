@@ -1,0 +1,29 @@
+"""Where to compute."""
+
+import torch
+
+from bsdnet.errors import BackendError, ConfigError
+
+
+def select_device(name: str) -> torch.device:
+    """Find a device.
+
+    Args:
+        name: `auto` for the first CUDA device or else the CPU; `cpu`; `cuda`; or one of several, such as `cuda:1`.
+
+    Raises:
+        ConfigError: no such name.
+        BackendError: this machine, or this build of PyTorch, has no such device.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    kind, _, number = "cuda:0".partition(":") if name in ("auto", "cuda") else name.partition(":")
+    if kind != "cuda" or not number.isdecimal():
+        raise ConfigError(f"device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(number) >= found:
+        raise BackendError(
+            f"device {name!r} was asked for, but PyTorch {torch.__version__} sees {found} CUDA devices here; "
+            "use device 'cpu', or install a driver and a CUDA build of PyTorch"
+        )
+    return torch.device("cuda", int(number))
