@@ -1,5 +1,6 @@
 """Copying a video's sound, untouched, beside newly encoded pictures."""
 
+import io
 import logging
 from collections.abc import Iterator
 from fractions import Fraction
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import av
 from av.audio.stream import AudioStream
+from av.bitstream import BitStreamFilterContext
 from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
@@ -32,6 +34,7 @@ class AudioCopy:
         self._name = Path(path).name
         self._container: InputContainer = av.open(str(Path(path).absolute()), "r")
         self._targets: dict[int, AudioStream] = {}  # by the index of the stream that is copied
+        self._filters: dict[int, BitStreamFilterContext] = {}
         self._last_dts: dict[int, int] = {}
         self._packets: Iterator[Packet[Stream]] = iter(())
         self._pending: Packet[Stream] | None = None
@@ -41,18 +44,20 @@ class AudioCopy:
 
     def add_streams(self, output: OutputContainer) -> None:
         """Give the output the file's audio streams, as many as its format can hold; the others are left out, aloud."""
-        self._targets.clear()
         for stream in self._container.streams.audio:
-            try:
-                self._targets[stream.index] = output.add_stream_from_template(stream)
-            except ValueError:
-                codec = stream.codec_context.name
+            codec = stream.codec_context.name if stream.codec_context else "unknown"
+            if not _fits(stream, output.format.name):
                 logger.warning(
-                    "The %s sound of %s does not fit into a %s file and is left out; an .mkv file takes it.",
+                    "The %s sound of %s does not fit into a %s file and is left out.",
                     codec,
                     self._name,
                     output.format.name,
                 )
+                continue
+            self._targets[stream.index] = _add_stream(output, stream)
+            if codec == "aac" and not stream.codec_context.extradata:
+                # MPEG-TS repeats AAC's header in each packet; other containers hold it once.
+                self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
 
     def start(self, origin: Fraction, *, from_start: bool) -> None:
         """Begin to copy.
@@ -106,7 +111,8 @@ class AudioCopy:
 
     def _mux(self, output: OutputContainer, packet: "Packet[Stream]") -> None:
         index = packet.stream_index
-        shift = round(self._origin / packet.time_base)
+        time_base = packet.time_base  # a filter empties the packet that it is given
+        shift = round(self._origin / time_base)
         if packet.dts is not None:
             if packet.dts <= self._last_dts.get(index, packet.dts - 1):
                 return  # of a damaged file: muxers refuse packets that go back in time
@@ -114,11 +120,32 @@ class AudioCopy:
             packet.dts -= shift
         if packet.pts is not None:
             packet.pts -= shift
-        packet.stream = self._targets[index]
-        output.mux(packet)
+        for filtered in self._filters[index].filter(packet) if index in self._filters else [packet]:
+            filtered.time_base = time_base
+            filtered.stream = self._targets[index]
+            output.mux(filtered)
 
 
 def _begin(packet: "Packet[Stream]") -> Fraction:
     """When a packet is shown or heard, in seconds; -1 if it does not say."""
     ticks = packet.pts if packet.pts is not None else packet.dts
     return Fraction(-1) if ticks is None else ticks * packet.time_base
+
+
+def _add_stream(output: OutputContainer, template: AudioStream) -> AudioStream:
+    stream = output.add_stream_from_template(template)
+    layout = {1: "mono", 2: "stereo"}.get(stream.codec_context.layout.nb_channels)
+    if layout is not None:  # PCM in AVI and Matroska does not say which its channels are; MP4 insists on it
+        stream.codec_context.layout = layout
+    return stream
+
+
+def _fits(template: AudioStream, container: str) -> bool:
+    """Try a stream in a file of its own: what a format says it can hold is more than it then takes."""
+    try:
+        with av.open(io.BytesIO(), "w", format=container) as trial:
+            _add_stream(trial, template)
+            trial.start_encoding()
+    except (ValueError, av.FFmpegError):
+        return False
+    return True

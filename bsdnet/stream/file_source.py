@@ -22,7 +22,8 @@ from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.interfaces import VideoSource
 
 _SEEK_TOLERANCE_S = 1e-6  # so that a frame's own time finds this frame whatever the rounding of floats
-_SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0)  # not every demuxer lands before the frame that is asked for: try farther back
+_SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0, math.inf)  # not every demuxer lands before what is asked for: try farther back
+_BEFORE_START_S = -10.0  # where to go to get the first frame for certain
 _CLOSE_TIMEOUT_S = 1.0
 _FALLBACK_FPS = 25.0
 _SD_MAX_HEIGHT = 719  # players take untagged video up to this height for BT.601, higher video for BT.709
@@ -104,11 +105,11 @@ class FileSource(VideoSource):
             self._sought = True
             self._last_pts = None
             target = self._start_pts + math.floor((time_s + _SEEK_TOLERANCE_S) / self._time_base)
-            for back_s in (*_SEEK_BACK_S, math.inf):
-                if self._seek_to(target, max(time_s - back_s, 0.0)):
+            for back_s in _SEEK_BACK_S:
+                if self._seek_to(target, max(time_s - back_s, _BEFORE_START_S)):
                     break
             pts = self._ahead[0].pts if self._ahead else None
-            self._index = max(round(self._time_of(pts) * self._fps), 0) if pts is not None else 0
+            self._index = 0 if pts is None else round(float((pts - self._first_pts) * self._time_base) * self._fps)
 
     def close(self) -> None:
         """Close the file; a `read` that hangs in it is left behind."""
@@ -125,6 +126,7 @@ class FileSource(VideoSource):
             raise SourceError(f"{self._path} has a video stream, but no frame of it can be decoded; it is damaged.")
         self._ahead = [first]
         height, width = self._to_rgb(first).shape[:2]
+        self._first_pts = self._pts_of(first)
         duration = self._container.duration
         num_frames = self._stream.frames or (round(duration / av.time_base * self._fps) if duration else 0)
         return StreamInfo(
@@ -184,14 +186,15 @@ class FileSource(VideoSource):
         except av.FFmpegError:  # nothing to land on, such as behind the end
             self._container.seek(self._start_pts, stream=self._stream, backward=True)
         self._frames = self._decode()
-        before: VideoFrame | None = None
+        shown: list[VideoFrame] = []
+        following: list[VideoFrame] = []
         for picture in self._frames:
             if picture.pts is not None and picture.pts > target:
-                self._ahead = [picture] if before is None else [before, picture]
-                return before is not None or from_s == 0.0
-            before = picture
-        self._ahead = [] if before is None else [before]
-        return before is not None or from_s == 0.0
+                following = [picture]
+                break
+            shown = [picture]
+        self._ahead = shown + following
+        return bool(shown) or from_s <= _BEFORE_START_S
 
     def _time_of(self, pts: int) -> float:
         """Seconds from the stream's start."""
