@@ -138,7 +138,6 @@ class Flow:
             self._require_started("pause")
             if self.state is PipelineState.RUNNING and self.ending is None:
                 self.state = PipelineState.PAUSED
-                self._steps = 0
                 self._changed.notify_all()
 
     def resume(self, *, to_end: bool = False) -> None:

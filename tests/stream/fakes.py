@@ -15,6 +15,8 @@ from bsdnet.stream.interfaces import VideoSink, VideoSource
 
 FPS = 100.0
 """Frame rate of every fake source."""
+ENDLESS = 1_000_000
+"""Frames of a source that does not end during a test."""
 
 
 def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
@@ -37,9 +39,14 @@ def settled(value: Callable[[], int], quiet_s: float = 0.08) -> int:
     return last
 
 
+def settles_at(value: Callable[[], int], expected: int) -> bool:
+    """Wait until a number that threads change is as expected, and see it stay so."""
+    return eventually(lambda: value() == expected) and settled(value) == expected
+
+
 def picture(index: int) -> np.ndarray:
-    """A picture that knows its number."""
-    return np.full((2, 3, 3), index, np.uint8)
+    """A picture that knows its number, below 256."""
+    return np.full((2, 3, 3), index % 256, np.uint8)
 
 
 class FakeSource(VideoSource):

@@ -12,7 +12,7 @@ from bsdnet.errors import BsdnetError, ConfigError, PipelineError, SourceError
 from bsdnet.stream.pacing import Pacer
 from bsdnet.stream.pipeline import PipelineState, StreamPipeline
 
-from .fakes import FPS, FakeSegmenter, FakeSink, FakeSource, eventually, settled
+from .fakes import ENDLESS, FPS, FakeSegmenter, FakeSink, FakeSource, eventually, settled, settles_at
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -92,7 +92,7 @@ class TestFlow:
         segmenter.gate.clear()
         pipeline = StreamPipeline(FakeSource(20, live=live), segmenter, [FakeSink()], in_flight=asked)
         start_read_ahead(pipeline, 1 if live else 4)
-        assert settled(lambda: len(segmenter.submitted)) == expected
+        assert settles_at(lambda: len(segmenter.submitted), expected)
         segmenter.gate.set()
         pipeline.wait(5.0)
         assert segmenter.most_in_flight == expected
@@ -113,7 +113,7 @@ class TestFlow:
         segmenter.gate.clear()
         pipeline = StreamPipeline(source, segmenter, [sink])
         pipeline.start()
-        assert eventually(lambda: source.reads == 30)
+        assert eventually(lambda: pipeline.stats.frames_in == 30)
         segmenter.gate.set()
         assert pipeline.wait(5.0)
         assert sink.indices[-1] == 29
@@ -164,7 +164,7 @@ class TestFlow:
 class TestPauseAndStep:
     def test_after_pause_only_what_is_in_flight_is_delivered_and_resume_loses_nothing(self):
         sink, segmenter = FakeSink(), FakeSegmenter(infer_s=0.002)
-        pipeline = StreamPipeline(FakeSource(100), segmenter, [sink])
+        pipeline = StreamPipeline(FakeSource(250), segmenter, [sink])
         pipeline.start()
         assert eventually(lambda: len(sink.results) >= 5)
         pipeline.pause()
@@ -177,24 +177,34 @@ class TestPauseAndStep:
         pipeline.resume()
         pipeline.resume()
         assert pipeline.wait(5.0)
-        assert sink.indices == list(range(100))
+        assert sink.indices == list(range(250))
 
     def test_step_plays_one_frame(self):
         sink = FakeSink()
         with StreamPipeline(FakeSource(100), FakeSegmenter(), [sink]) as pipeline:
             pipeline.start(paused=True)
-            assert settled(lambda: len(sink.results)) == 0
+            assert settles_at(lambda: len(sink.results), 0)
             for count in (1, 2, 3):
                 pipeline.step()
                 assert eventually(lambda count=count: len(sink.results) == count)
             pipeline.step()
             pipeline.step()
-            assert settled(lambda: len(sink.results)) == 5
+            assert settles_at(lambda: len(sink.results), 5)
             pipeline.resume()
             with pytest.raises(PipelineError, match="pause it first"):
                 pipeline.step()
             assert pipeline.wait(5.0)
         assert sink.indices == list(range(100))
+
+    def test_steps_not_taken_are_forgotten(self):
+        source, sink = FakeSource(100, hang_at=0), FakeSink()
+        with StreamPipeline(source, FakeSegmenter(), [sink]) as pipeline:
+            pipeline.start(paused=True)
+            pipeline.step()
+            pipeline.resume()
+            pipeline.pause()
+            source.free.set()
+            assert settles_at(lambda: len(sink.results), 0)
 
     def test_a_step_past_the_end_finishes(self):
         sink = FakeSink()
@@ -212,7 +222,7 @@ class TestPauseAndStep:
         source, sink = FakeSource(100, live=True, read_s=0.001), FakeSink()
         with StreamPipeline(source, FakeSegmenter(), [sink]) as pipeline:
             pipeline.start(paused=True)
-            assert eventually(lambda: source.reads == 100)
+            assert eventually(lambda: pipeline.stats.frames_in == 100)
             pipeline.step()
             assert eventually(lambda: sink.indices == [99])
             assert pipeline.stats.dropped == 99
@@ -229,16 +239,16 @@ class TestPauseAndStep:
 class TestSeek:
     def test_playback_goes_on_from_there_in_a_new_epoch(self):
         sink = FakeSink(write_s=0.001)
-        pipeline = StreamPipeline(FakeSource(100), FakeSegmenter(), [sink])
+        pipeline = StreamPipeline(FakeSource(2000), FakeSegmenter(), [sink])
         pipeline.start()
         assert eventually(lambda: len(sink.results) >= 5)
-        pipeline.seek(0.8)
+        pipeline.seek(19.8)
         assert pipeline.wait(5.0)
         before = [result.frame.index for result in sink.results if result.frame.epoch == 0]
         after = [result.frame.index for result in sink.results if result.frame.epoch == 1]
         assert before == list(range(len(before)))
         assert sink.indices == before + after
-        assert after == list(range(80, 100))
+        assert after == list(range(1980, 2000))
 
     def test_while_paused_exactly_the_frame_there_is_delivered(self):
         sink = FakeSink()
@@ -247,7 +257,7 @@ class TestSeek:
             pipeline.step()
             assert eventually(lambda: sink.indices == [0])
             pipeline.seek(0.5)
-            assert settled(lambda: len(sink.results)) == 2
+            assert settles_at(lambda: len(sink.results), 2)
             assert sink.indices == [0, 50]
             assert sink.results[1].frame.epoch == 1
             assert pipeline.state is PipelineState.PAUSED
@@ -262,7 +272,7 @@ class TestSeek:
             pipeline.step()
             pipeline.seek(0.3)
             source.free.set()
-            assert settled(lambda: len(sink.results)) == 1
+            assert settles_at(lambda: len(sink.results), 1)
             assert sink.indices == [30]
 
     def test_of_many_seeks_the_last_counts(self):
@@ -273,7 +283,7 @@ class TestSeek:
             for index in range(10, 60):
                 pipeline.seek(index / FPS)
             source.free.set()
-            assert settled(lambda: len(sink.results)) == 1
+            assert settles_at(lambda: len(sink.results), 1)
             assert sink.indices == [59]
             assert source.seeks == [0.59]
 
@@ -344,13 +354,13 @@ class TestReplaceSegmenter:
         for _ in RACES:
             slow, fast = FakeSegmenter(1, infer_s=0.001), FakeSegmenter(2)
             sink = FakeSink(wants=frozenset({"rendered"}))
-            pipeline = StreamPipeline(FakeSource(40), slow, [sink], in_flight=3)
+            pipeline = StreamPipeline(FakeSource(200), slow, [sink], in_flight=3)
             pipeline.start()
             assert eventually(lambda sink=sink: len(sink.results) >= 3)
             pipeline.replace_segmenter(fast)
             assert pipeline.wait(5.0)
-            assert sink.indices == list(range(40))
-            assert slow.submitted + fast.submitted == list(range(40))
+            assert sink.indices == list(range(200))
+            assert slow.submitted + fast.submitted == list(range(200))
             assert slow.taken == slow.submitted
             marks = [int(result.prediction.rendered[0, 0, 0]) for result in sink.results]
             assert marks == [1] * len(slow.submitted) + [2] * len(fast.submitted)
@@ -364,7 +374,7 @@ class TestReplaceSegmenter:
         assert eventually(lambda: old.submitted == [0, 1])
         pipeline.replace_segmenter(unused, release=lambda: released.append(("old", list(old.taken))))
         pipeline.replace_segmenter(new, release=lambda: released.append(("unused", list(unused.taken))))
-        assert settled(lambda: len(released)) == 0
+        assert settles_at(lambda: len(released), 0)
         old.gate.set()
         assert pipeline.wait(5.0)
         assert released == [("old", old.submitted), ("unused", [])]
@@ -396,24 +406,23 @@ def timed_stop(pipeline: StreamPipeline) -> float:
 class TestStop:
     def test_drops_what_is_queued_and_aborts_the_sinks(self):
         for _ in RACES:
-            source, sink, shown = FakeSource(200), FakeSink(write_s=0.001), FakeSink("shown", live=True)
+            source, sink, shown = FakeSource(ENDLESS), FakeSink(write_s=0.001), FakeSink("shown", live=True)
             pipeline = StreamPipeline(source, FakeSegmenter(), [sink, shown])
             pipeline.start()
             assert eventually(lambda sink=sink: len(sink.results) >= 2)
-            assert timed_stop(pipeline) < 0.5
+            assert timed_stop(pipeline) < 2.0
             assert pipeline.state is PipelineState.STOPPED
             assert sink.events == shown.events == ["open", "abort"]
             assert source.closed
-            assert len(sink.results) < 200
             assert pipeline.wait(0)
 
     def test_while_paused(self):
         for _ in RACES:
             sink = FakeSink()
-            pipeline = StreamPipeline(FakeSource(200), FakeSegmenter(), [sink])
+            pipeline = StreamPipeline(FakeSource(ENDLESS), FakeSegmenter(), [sink])
             pipeline.start()
             pipeline.pause()
-            assert timed_stop(pipeline) < 0.5
+            assert timed_stop(pipeline) < 2.0
             assert sink.events == ["open", "abort"]
 
     @pytest.mark.parametrize("close_frees", [True, False])
@@ -423,7 +432,7 @@ class TestStop:
         before = pipeline_threads()
         source, sink = FakeSource(**hang, close_frees=close_frees), FakeSink()
         pipeline = StreamPipeline(source, FakeSegmenter(), [sink])
-        pipeline.start()
+        pipeline.start(paused=where == "seek")
         if where == "seek":
             pipeline.seek(0.05)
         assert source.hangs.wait(5.0)
@@ -437,7 +446,7 @@ class TestStop:
 
     def test_while_a_sink_hangs(self, caplog):
         stuck, other = FakeSink("stuck", hold=True), FakeSink("other")
-        pipeline = StreamPipeline(FakeSource(200), FakeSegmenter(), [stuck, other])
+        pipeline = StreamPipeline(FakeSource(ENDLESS), FakeSegmenter(), [stuck, other])
         pipeline.start()
         assert stuck.writing.wait(5.0)
         assert timed_stop(pipeline) < 2.0
@@ -449,7 +458,7 @@ class TestStop:
     def test_while_the_segmenter_hangs(self):
         segmenter, sink = FakeSegmenter(), FakeSink()
         segmenter.gate.clear()
-        pipeline = StreamPipeline(FakeSource(200), segmenter, [sink])
+        pipeline = StreamPipeline(FakeSource(ENDLESS), segmenter, [sink])
         pipeline.start()
         assert segmenter.waits.wait(5.0)
         assert timed_stop(pipeline) < 2.0
@@ -458,11 +467,11 @@ class TestStop:
 
     def test_during_seeks(self):
         for seed in RACES:
-            pipeline = StreamPipeline(FakeSource(200), FakeSegmenter(), [FakeSink()])
+            pipeline = StreamPipeline(FakeSource(ENDLESS), FakeSegmenter(), [FakeSink()])
             pipeline.start(paused=seed % 2 == 0)
             for index in range(seed % 7):
                 pipeline.seek(index / FPS)
-            assert timed_stop(pipeline) < 0.5
+            assert timed_stop(pipeline) < 2.0
 
     def test_before_the_start_and_twice(self):
         source, sink = FakeSource(), FakeSink()
@@ -492,7 +501,7 @@ class TestStop:
 
     def test_from_a_sink(self):
         pipeline = StreamPipeline(
-            FakeSource(100), FakeSegmenter(), [FakeSink(on_write=lambda result: pipeline.stop() and None)]
+            FakeSource(ENDLESS), FakeSegmenter(), [FakeSink(on_write=lambda result: pipeline.stop() and None)]
         )
         pipeline.start()
         assert pipeline.wait(2.0)
@@ -502,7 +511,7 @@ class TestStop:
 class TestStopWithFinish:
     def test_delivers_what_was_read_and_finishes(self):
         for _ in RACES:
-            source, sink = FakeSource(200), FakeSink(write_s=0.001)
+            source, sink = FakeSource(ENDLESS), FakeSink(write_s=0.001)
             pipeline = StreamPipeline(source, FakeSegmenter(), [sink])
             pipeline.start()
             assert eventually(lambda sink=sink: len(sink.results) >= 2)
@@ -515,7 +524,7 @@ class TestStopWithFinish:
     def test_while_paused_it_delivers_what_the_segmenter_was_given(self):
         segmenter, sink = FakeSegmenter(), FakeSink()
         segmenter.gate.clear()
-        pipeline = StreamPipeline(FakeSource(200), segmenter, [sink])
+        pipeline = StreamPipeline(FakeSource(ENDLESS), segmenter, [sink])
         start_read_ahead(pipeline)
         assert eventually(lambda: segmenter.submitted == [0, 1])
         pipeline.pause()
@@ -539,7 +548,7 @@ class TestStopWithFinish:
 
     def test_can_be_cut_short_by_a_second_stop(self):
         sink = FakeSink(hold=True)
-        pipeline = StreamPipeline(FakeSource(200), FakeSegmenter(), [sink])
+        pipeline = StreamPipeline(FakeSource(ENDLESS), FakeSegmenter(), [sink])
         pipeline.start()
         assert sink.writing.wait(5.0)
         assert not pipeline.stop(finish=True, timeout_s=0.05)
@@ -571,7 +580,7 @@ class TestErrors:
         bad, good = FakeSink("bad", wants, fails={where}), FakeSink("good", wants, hold=where in ("open", "write"))
         annotate = (lambda rendered, stats: 1 // 0) if where == "annotate" else None
         pipeline = StreamPipeline(source, segmenter, [bad, good], annotate=annotate)
-        pipeline.start()
+        pipeline.start(paused=where == "seek")
         if where == "seek":
             pipeline.seek(0.02)
         threading.Timer(0.1, good.gate.set).start()
@@ -707,7 +716,7 @@ class TestCallsInEveryState:
             settled(lambda sinks=sinks: len(sinks[0].results), 0.03)
             pipeline.seek(1.0)
             assert eventually(lambda sinks=sinks: sinks[0].indices[-1] == sinks[1].indices[-1] == 100)
-            assert timed_stop(pipeline) < 0.5
+            assert timed_stop(pipeline) < 2.0
             epochs = [result.frame.epoch for result in sinks[0].results]
             assert epochs == sorted(epochs)
 
@@ -737,14 +746,14 @@ class TestRealtime:
         written_s = []
         sink = FakeSink(on_write=lambda result: written_s.append(time.monotonic()))
         run(FakeSource(21), sink, realtime=True)
-        assert written_s[-1] - written_s[0] == pytest.approx(0.2, abs=0.08)
+        assert 0.15 < written_s[-1] - written_s[0] < 1.0  # 0.2 s on a machine that has nothing else to do
         assert sink.indices == list(range(21))
 
     def test_a_new_speed_holds_at_once(self):
         sink = FakeSink()
         with StreamPipeline(FakeSource(200), FakeSegmenter(), [sink], realtime=True, speed=0.001) as pipeline:
             pipeline.start()
-            assert settled(lambda: len(sink.results)) == 1
+            assert settles_at(lambda: len(sink.results), 1)
             pipeline.speed = 1000.0
             assert pipeline.wait(5.0)
         assert len(sink.results) == 200
@@ -763,7 +772,7 @@ class TestRealtime:
                 pipeline.step()
                 assert eventually(lambda: sink.indices == [0, 1], 1.0)
             elif call == "stop":
-                assert timed_stop(pipeline) < 0.5
+                assert timed_stop(pipeline) < 2.0
             else:
                 assert pipeline.stop(finish=True, timeout_s=1.0)
 
