@@ -133,9 +133,6 @@ class FileSink(VideoSink):
         if self._writer is not None:
             with contextlib.suppress(av.FFmpegError, OSError):
                 self._writer.close(self._last, self._last + self._frame_s)
-        if self._file is not None and self._num_written == 0:
-            with contextlib.suppress(OSError):
-                self._part.unlink()
         self._release()
 
     @property
@@ -178,10 +175,15 @@ class FileSink(VideoSink):
         return SinkError(f"{self._path} cannot be written: {error.strerror}{kept}.")
 
     def _release(self) -> None:
-        """Close all files. An open writer writes nothing any more: on a full disk that would spoil what is there."""
+        """Close all files, and remove the partial one if there is no frame in it.
+
+        An open writer writes nothing any more: on a full disk that would spoil what is there.
+        """
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+                if self._num_written == 0:
+                    self._part.unlink()
         if self._audio is not None:
             self._audio.close()
         self._file = self._audio = self._writer = None

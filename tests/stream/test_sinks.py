@@ -446,6 +446,14 @@ class TestFileSinkRefusals:
         with pytest.raises(ConfigError, match="preset"):
             FileSink(tmp_path / "out.mp4", preset="hasty")
 
+    def test_a_picture_that_cannot_be_encoded(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path / "out.mp4")
+        sink.open(INFO)
+        with pytest.raises(SinkError, match="cannot be written"):
+            sink.write(result(0, numbered(0, (2, 20_000))))  # H.264 ends at 16384
+        sink.abort()
+        assert snapshot(tmp_path) == {}
+
     def test_a_result_without_a_rendered_frame(self, tmp_path: Path) -> None:
         sink = FileSink(tmp_path / "out.mp4")
         sink.open(INFO)
