@@ -10,9 +10,11 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from bsdnet.runtime.prediction import Prediction
-from bsdnet.stream.frame import Frame, StreamResult
+from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
+from bsdnet.stream.interfaces import VideoSink, VideoSource
 
 SIZE = (48, 64)
+INFO = StreamInfo(name="test", size=SIZE, fps=25.0, time_base=Fraction(1, 25))
 GRAY_STEP = 8
 
 
@@ -117,3 +119,18 @@ def result(
     frame = Frame(planes=(rgb,), index=index, pts=pts, time_s=float(pts * time_base))
     labels = np.full(rgb.shape[:2], index % 11, np.uint8)
     return StreamResult(frame=frame, prediction=Prediction(labels=labels, rendered=rgb))
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(source: VideoSource, sink: VideoSink, *, frames: int | None = None) -> None:
+    """Do what a pipeline does, with the frames themselves as rendered ones."""
+    with source:
+        sink.open(source.info)
+        for number, frame in enumerate(source):
+            if number == frames:
+                break
+            sink.write(StreamResult(frame=frame, prediction=Prediction(rendered=frame.rgb)))
+    sink.finish()

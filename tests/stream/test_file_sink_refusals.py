@@ -1,0 +1,113 @@
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bsdnet.classes import CAMVID_11
+from bsdnet.errors import ConfigError, SinkError
+from bsdnet.runtime.prediction import Prediction
+from bsdnet.stream.frame import StreamResult
+from bsdnet.stream.sink import FileSink, MaskFolderSink
+from bsdnet.stream.source import FileSource
+
+from .media import INFO, numbered, result, snapshot, write_clip
+
+
+class TestFileSinkRefusals:
+    def check(self, target: Path, *words: str, **arguments: object) -> None:
+        before = snapshot(target.parent) if target.parent.is_dir() else None
+        with pytest.raises(SinkError) as caught:
+            FileSink(target, **arguments)
+        for word in (str(target.name), *words):
+            assert word in str(caught.value)
+        assert "\n" not in str(caught.value)
+        if before is not None:
+            assert snapshot(target.parent) == before
+
+    def test_existing_target(self, tmp_path: Path) -> None:
+        (tmp_path / "out.mp4").write_bytes(b"old")
+        self.check(tmp_path / "out.mp4", "exists")
+
+    def test_partial_file_of_an_earlier_run(self, tmp_path: Path) -> None:
+        (tmp_path / "out.mp4.part").write_bytes(b"what the last run saved")
+        self.check(tmp_path / "out.mp4", "out.mp4.part", "did not finish")
+        FileSink(tmp_path / "out.mp4", overwrite=True)
+
+    def test_unknown_suffix(self, tmp_path: Path) -> None:
+        self.check(tmp_path / "out.avi", ".mp4 .mov .mkv")
+        self.check(tmp_path / "out", ".mp4")
+
+    def test_folder_as_target(self, tmp_path: Path) -> None:
+        (tmp_path / "out.mp4").mkdir()
+        self.check(tmp_path / "out.mp4", "is a folder", overwrite=True)
+
+    def test_missing_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(SinkError, match=r"mkdir -p '.*/a new folder'"):
+            FileSink(tmp_path / "a new folder" / "out.mp4")
+
+    def test_unwritable_folder(self, unwritable_dir: Path) -> None:
+        with pytest.raises(SinkError, match="permission denied"):
+            FileSink(unwritable_dir / "out.mp4")
+        with pytest.raises(SinkError, match="permission denied"):
+            MaskFolderSink(unwritable_dir / "masks", CAMVID_11)
+
+    @pytest.mark.parametrize("through", ["same", "link", "dots"])
+    def test_input_as_target(self, tmp_path: Path, through: str) -> None:
+        clip = write_clip(tmp_path / "clip.mp4", [numbered(1)] * 3)
+        (tmp_path / "link.mp4").symlink_to(clip)
+        (tmp_path / "folder").mkdir()
+        names = {"same": clip, "link": tmp_path / "link.mp4", "dots": tmp_path / "folder" / ".." / "clip.mp4"}
+        self.check(names[through], "input", overwrite=True, source_path=clip)
+
+    def test_input_as_partial_file(self, tmp_path: Path) -> None:
+        rescued = write_clip(tmp_path / "clip.mp4", [numbered(1)] * 3).rename(tmp_path / "out.mp4.part")
+        self.check(tmp_path / "out.mp4", "input", overwrite=True, source_path=rescued)
+
+    def test_file_of_the_sound_as_target(self, tmp_path: Path) -> None:
+        clip = write_clip(tmp_path / "clip.mp4", [numbered(1)] * 3, sound="aac", sound_s=0.1)
+        before = snapshot(tmp_path)
+        sink = FileSink(clip, overwrite=True)
+        with FileSource(clip) as source, pytest.raises(SinkError, match="input"):
+            sink.open(source.info)
+        sink.abort()
+        assert snapshot(tmp_path) == before
+
+    def test_settings(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="crf"):
+            FileSink(tmp_path / "out.mp4", crf=52)
+        with pytest.raises(ConfigError, match="preset"):
+            FileSink(tmp_path / "out.mp4", preset="hasty")
+
+    def test_a_picture_that_cannot_be_encoded(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path / "out.mp4")
+        sink.open(INFO)
+        with pytest.raises(SinkError, match="cannot be written"):
+            sink.write(result(0, numbered(0, (2, 20_000))))  # H.264 ends at 16384
+        sink.abort()
+        assert snapshot(tmp_path) == {}
+
+    def test_a_result_without_a_rendered_frame(self, tmp_path: Path) -> None:
+        sink = FileSink(tmp_path / "out.mp4")
+        sink.open(INFO)
+        with pytest.raises(SinkError, match="rendered"):
+            sink.write(StreamResult(frame=result(0).frame, prediction=Prediction()))
+        sink.abort()
+
+
+@pytest.fixture
+def unwritable_dir() -> Iterator[Path]:
+    """A folder that may not be written to, seen without the rights of root."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        is_root = os.geteuid() == 0
+        if is_root:
+            os.setresuid(65534, 65534, 0)
+        try:
+            yield folder
+        finally:
+            if is_root:
+                os.setresuid(0, 0, 0)
+            folder.chmod(0o755)
