@@ -7,21 +7,32 @@ import click
 NAMED_SIZES = {"seg50": (512, 1024), "seg75": (768, 1536), "seg100": (1024, 2048)}
 """Names that the paper gives to input sizes, as (height, width)."""
 
+MIN_SIDE_PX = 32
+"""The network's stride: a shorter side would leave it nothing to see."""
+
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int] | None:
     """Turn `640x352`, `seg50`, `seg75` or `seg100` into (height, width), and `auto` into None."""
-    text = value.lower()
+    text = value.strip().lower()
     if text == "auto":
         return None
     if text in NAMED_SIZES:
         return NAMED_SIZES[text]
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,5})x([0-9]{1,5})", text)
     if match is None:
-        expected = f"expected WIDTHxHEIGHT, {', '.join(NAMED_SIZES)} or auto"
-        raise click.BadParameter(f"{value!r} is no size; {expected}", context, parameter)
-    return int(match[2]), int(match[1])
+        expected = f"WIDTHxHEIGHT such as 640x352, {', '.join(NAMED_SIZES)} or auto"
+        raise click.BadParameter(f"{value!r} is no size; expected {expected}", context, parameter)
+    width, height = int(match[1]), int(match[2])
+    if min(width, height) < MIN_SIDE_PX:
+        raise click.BadParameter(f"{value!r} is too small; expected at least 32x32", context, parameter)
+    return height, width
 
 
-def split_names(text: str) -> list[str]:
-    """Split `road, car` into its names."""
-    return [name.strip() for name in text.split(",") if name.strip()]
+def parse_names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:
+    """Split `road, car` into its names; None, for all, stays None."""
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter(f"{value!r} names no class; expected names such as road,car", context, parameter)
+    return names

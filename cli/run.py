@@ -1,26 +1,24 @@
 """bsdnet-run: segment a video into a video."""
 
 import logging
+import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from bsdnet.errors import BsdnetError
-from cli.options import parse_size, split_names
+from cli.options import parse_names, parse_size
+from cli.signals import StopSignals
 
-if TYPE_CHECKING:  # PyTorch takes a second to import: `--help` and usage errors do without it
+if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
     from bsdnet.rendering import RenderStyle
     from bsdnet.runtime.segmenter import Segmenter
-    from bsdnet.stream.interfaces import VideoSink
-    from bsdnet.stream.pipeline import StreamPipeline
+    from bsdnet.stream.interfaces import VideoSink, VideoSource
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +76,12 @@ _WAIT_S = 0.25
     show_default=True,
     help="What a written frame shows.",
 )
-@click.option("--only", metavar="NAMES", help="Classes to draw, separated by commas, such as road,car.  [default: all]")
+@click.option(
+    "--only",
+    callback=parse_names,
+    metavar="NAMES",
+    help="Classes to draw, separated by commas, such as road,car.  [default: all]",
+)
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.  [default: all]")
 @click.option("--fps", type=float, help="Frames per second of a folder of images or of the demo.")
 @click.option("--audio/--no-audio", default=True, show_default=True, help="Copy the source's sound.")
@@ -95,6 +98,8 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     """
     if options["output"] is None and options["masks"] is None:
         raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, or both")
+    if options["output"] == options["masks"]:
+        raise click.UsageError(f"-o and --masks both name {options['output']}: give the masks a folder of their own")
     _configure_logging(debug=options["debug"])
     _warn_of_two_opencvs()
     return run(options)
@@ -103,6 +108,7 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: errors that a user can mend are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    _open_missing_streams()
     try:
         code = cli.main(arguments, prog_name="bsdnet-run", standalone_mode=False)
     except click.ClickException as error:
@@ -110,12 +116,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = error.exit_code
     except click.Abort:
         code = 128 + signal.SIGINT
-    except BsdnetError as error:
+    except (BsdnetError, OSError) as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"bsdnet-run: error: {error}", err=True)
+        click.echo(f"bsdnet-run: error: {_one_line(error)}", err=True)
         code = EXIT_ERROR
     sys.exit(code)
+
+
+def _one_line(error: Exception) -> str:
+    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(message.split())
+
+
+def _open_missing_streams() -> None:
+    """Put the null device where stdin, stdout or stderr is closed, or the next file that is opened takes its place."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
 
 
 def run(options: dict[str, Any]) -> int:
@@ -124,54 +142,54 @@ def run(options: dict[str, Any]) -> int:
     Raises:
         BsdnetError: something that the user can mend.
     """
-    from bsdnet.runtime.segmenter import Segmenter
-    from bsdnet.stream.pipeline import StreamPipeline
     from bsdnet.stream.source import open_source
-    from cli.report import Hud, Progress, summary
 
-    file_sinks = _output_sink(options)  # first: what is wrong with the output is known at once
+    file_sinks = _file_sinks(options)  # what is wrong with the output and the source is known without the network
+    with open_source(options["source"], fps=options["fps"]) as source, _load_segmenter(options) as segmenter:
+        return _run_stream(options, source, segmenter, [*file_sinks, *_mask_sinks(options, segmenter)])
+
+
+def _run_stream(
+    options: dict[str, Any], source: "VideoSource", segmenter: "Segmenter", sinks: list["VideoSink"]
+) -> int:
+    from bsdnet.stream.pipeline import PipelineState, StreamPipeline
+    from cli.report import Hud, summary
+    from cli.terminal import Progress, tell
+
+    segmenter.style = _style(options, segmenter)
+    hud = Hud(segmenter, source.info.size)
     with (
-        open_source(options["source"], fps=options["fps"]) as source,
-        Segmenter.load(
-            options["weights"],
-            device=options["device"],
-            backend=options["backend"],
-            precision=options["precision"],
-            size=options["size"],
-        ) as segmenter,
+        StreamPipeline(source, segmenter, sinks, max_frames=options["frames"], annotate=hud.draw) as pipeline,
+        Progress(source.info, options["frames"]) as progress,
+        StopSignals() as signals,
     ):
-        segmenter.style = _style(options, segmenter)
-        sinks = [*file_sinks, *_mask_sink(options, segmenter)]
-        hud = Hud(segmenter, source.info.size)
-        pipeline = StreamPipeline(source, segmenter, sinks, max_frames=options["frames"], annotate=hud.draw)
-        with Progress(source.info, options["frames"]) as progress, _ended_by_signals(pipeline) as signals:
-            pipeline.start()
-            while not pipeline.wait(_WAIT_S):
-                progress.show(pipeline.stats)
-        stats = pipeline.stats
-        click.echo(summary(stats, source.info, segmenter, [options["output"], options["masks"]]))
-    if signals:
-        return 128 + signals[0]
-    return EXIT_LOST_FRAMES if stats.lost else EXIT_OK
+        pipeline.start()
+        while not pipeline.wait(_WAIT_S):
+            if message := signals.obey(pipeline):
+                tell(f"bsdnet-run: {message}", err=True)
+            progress.show(pipeline.stats)
+    stats = pipeline.stats
+    written = _written(options, finished=pipeline.state is PipelineState.FINISHED)
+    tell(summary(stats, source.info, segmenter, written))
+    return signals.exit_code or (EXIT_LOST_FRAMES if stats.lost else EXIT_OK)
 
 
-def _output_sink(options: dict[str, Any]) -> list["VideoSink"]:
+def _file_sinks(options: dict[str, Any]) -> list["VideoSink"]:
     from bsdnet.stream.sink import FileSink
 
     if options["output"] is None:
         return []
-    source_path = Path(options["source"])
     return [
         FileSink(
             options["output"],
             overwrite=options["overwrite"],
             audio=options["audio"],
-            source_path=source_path if source_path.is_file() else None,
+            source_path=options["source"] if Path(options["source"]).is_file() else None,
         )
     ]
 
 
-def _mask_sink(options: dict[str, Any], segmenter: "Segmenter") -> list["VideoSink"]:
+def _mask_sinks(options: dict[str, Any], segmenter: "Segmenter") -> list["VideoSink"]:
     from bsdnet.stream.sink import MaskFolderSink
 
     if options["masks"] is None:
@@ -179,56 +197,47 @@ def _mask_sink(options: dict[str, Any], segmenter: "Segmenter") -> list["VideoSi
     return [MaskFolderSink(options["masks"], segmenter.classes, overwrite=options["overwrite"])]
 
 
+def _load_segmenter(options: dict[str, Any]) -> "Segmenter":
+    from bsdnet.runtime.segmenter import Segmenter
+
+    return Segmenter.load(
+        options["weights"],
+        device=options["device"],
+        backend=options["backend"],
+        precision=options["precision"],
+        size=options["size"],
+    )
+
+
 def _style(options: dict[str, Any], segmenter: "Segmenter") -> "RenderStyle":
     from bsdnet.rendering import RenderStyle
 
-    only = None
-    if options["only"] is not None:
-        only = frozenset(segmenter.classes.indices(split_names(options["only"])))
+    only = None if options["only"] is None else frozenset(segmenter.classes.indices(options["only"]))
     return RenderStyle(alpha=options["alpha"], view=options["view"], only=only)
 
 
-@contextmanager
-def _ended_by_signals(pipeline: "StreamPipeline") -> Iterator[list[int]]:
-    """Let the first Ctrl-C or SIGTERM finish what was read, and the second one drop it.
+def _written(options: dict[str, Any], *, finished: bool) -> dict[str, Path]:
+    """Name what a run has left, finished or stopped."""
+    from bsdnet.stream.sink import partial_path
 
-    Yields:
-        The signals that came.
-    """
-    came: list[int] = []
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        message = "finishing the output; once more to abort" if len(came) == 1 else "aborting"
-        click.echo(f"\nbsdnet-run: {signal.Signals(number).name}: {message}", err=True)
-        # Not in the signal handler itself: it may have interrupted a thread that holds the pipeline's lock.
-        threading.Thread(target=_stop, args=(pipeline, len(came) == 1), daemon=True).start()
-
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(pipeline: "StreamPipeline", finish: bool) -> None:
-    try:
-        pipeline.stop(finish=finish)
-    except BsdnetError:
-        logger.debug("stopping raised what wait() raises too", exc_info=True)
+    written: dict[str, Path] = {}
+    if options["output"] is not None:
+        if finished:
+            written["output"] = options["output"]
+        elif partial_path(options["output"]).exists():
+            written["partial"] = partial_path(options["output"])
+    if options["masks"] is not None:
+        written["masks"] = options["masks"]
+    return written
 
 
 def _configure_logging(*, debug: bool) -> None:
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="bsdnet-run: %(levelname)s: %(message)s"
-        if not debug
-        else "%(relativeCreated)7d ms %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    for package in ("bsdnet", "cli"):
-        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.INFO)
+    from cli.terminal import LogHandler
+
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(debug=debug)], force=True)
+    if debug:
+        for package in ("bsdnet", "cli"):
+            logging.getLogger(package).setLevel(logging.DEBUG)
 
 
 def _warn_of_two_opencvs() -> None:

@@ -26,6 +26,11 @@ _FALLBACK_FPS = 25.0
 _RESET_S = 1.0  # timestamps that go back by more than this begin anew; by less, they are just untidy
 
 
+def partial_path(path: Path) -> Path:
+    """Where a video is written until it is finished."""
+    return path.with_name(path.name + ".part")
+
+
 class FileSink(VideoSink):
     """Writes the rendered frames as H.264, with the source's timestamps and its sound.
 
@@ -60,7 +65,7 @@ class FileSink(VideoSink):
         preset: str = DEFAULT_PRESET,
     ) -> None:
         self._path = Path(path)
-        self._part = self._path.with_name(self._path.name + ".part")
+        self._part = partial_path(self._path)
         self.name = self._path.name
         self._overwrite = overwrite
         self._with_audio = audio

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from bsdnet.runtime.prediction import Output
-from bsdnet.stream.file_sink import DEFAULT_CRF, DEFAULT_PRESET, PRESETS, FileSink
+from bsdnet.stream.file_sink import DEFAULT_CRF, DEFAULT_PRESET, PRESETS, FileSink, partial_path
 from bsdnet.stream.frame import StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink
 from bsdnet.stream.mask_sink import MaskFolderSink
@@ -17,6 +17,7 @@ __all__ = [
     "MaskFolderSink",
     "NullSink",
     "VideoSink",
+    "partial_path",
 ]
 
 

@@ -1,0 +1,80 @@
+"""Lines, log messages and a progress bar on a terminal or a pipe, none of which gets into another's way."""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from bsdnet.stream.frame import StreamInfo
+from bsdnet.stream.stats import StreamStats
+
+_LINE_EVERY_S = 10.0
+
+
+def tell(text: str, *, err: bool = False) -> None:
+    """Write a line to stdout or stderr, above a progress bar if there is one.
+
+    That nobody reads it any more is no reason to lose a video: then this line and all that follow are dropped.
+    """
+    name = "stderr" if err else "stdout"
+    stream = getattr(sys, name)
+    try:
+        tqdm.write(text, file=stream)
+        stream.flush()
+    except OSError:
+        setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the end, as the one before
+
+
+class LogHandler(logging.Handler):
+    """Writes log records to stderr: `bsdnet-run: warning: ...`, and with `debug` when and whence they came."""
+
+    def __init__(self, *, debug: bool) -> None:
+        super().__init__()
+        self._debug = debug
+        if debug:
+            self.setFormatter(logging.Formatter("%(relativeCreated)7d ms %(name)s: %(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        kind = "" if self._debug else f"bsdnet-run: {record.levelname.lower()}: "
+        tell(kind + self.format(record), err=True)
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a line every ten seconds.
+
+    Args:
+        info: the stream.
+        max_frames: end of the run, if that is not the stream's.
+    """
+
+    def __init__(self, info: StreamInfo, max_frames: int | None) -> None:
+        known = [count for count in (info.num_frames, max_frames) if count is not None]
+        self._total = min(known, default=None)
+        self._bar = tqdm(
+            total=self._total, unit="frame", desc=info.name, file=sys.stderr, disable=not sys.stderr.isatty(),
+            dynamic_ncols=True, leave=False,
+        )  # fmt: skip
+        self._line_due_s = time.monotonic() + _LINE_EVERY_S
+
+    def show(self, stats: StreamStats) -> None:
+        """Show how far the stream is."""
+        if not self._bar.disable:
+            self._bar.update(stats.frames_out - self._bar.n)
+        elif time.monotonic() >= self._line_due_s:
+            self._line_due_s += _LINE_EVERY_S
+            of_total = f" of {self._total}" if self._total else ""
+            tell(f"{stats.frames_out}{of_total} frames, {stats.fps_out:.1f} fps", err=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()
