@@ -16,6 +16,7 @@ import click
 from bsdnet.checkpoint import load_checkpoint
 from bsdnet.devices import select_device
 from bsdnet.errors import BsdnetError, ConfigError, TrainingError
+from bsdnet.metrics import ConfusionMatrix
 from trainer.datasets.camvid import CamVid
 from trainer.datasets.imagenet import ZippedImages
 from trainer.device import place
@@ -176,9 +177,17 @@ def _evaluate(options: dict[str, Any]) -> None:
             f"{dataset.classes.name}"
         )
     device = select_device(options["device"])
-    matrix = evaluate(place(checkpoint.model, device), dataset, device)
+    model = place(checkpoint.model, device)
+    by_drive = {
+        drive: evaluate(model, CamVid(options["data_dir"], options["eval_split"], only=[drive]), device)
+        for drive in dataset.drives
+    }
+    matrix = ConfusionMatrix(len(dataset.classes))
+    matrix.counts += sum(part.counts for part in by_drive.values())
     if not options["as_json"]:
         click.echo(format_iou(matrix, dataset.classes))
+        for drive, part in by_drive.items():
+            click.echo(f"mIoU of drive {drive}  {100 * part.mean_iou:5.1f}")
         return
     named = zip(dataset.classes.names, matrix.iou.tolist(), strict=True)
     result = {
@@ -187,6 +196,7 @@ def _evaluate(options: dict[str, Any]) -> None:
         "images": len(dataset),
         "miou": matrix.mean_iou,
         "pixel_accuracy": matrix.pixel_accuracy,
+        "miou_by_drive": {drive: part.mean_iou for drive, part in by_drive.items()},
         "iou": {name: None if math.isnan(iou) else iou for name, iou in named},
     }
     click.echo(json.dumps(result, indent=2))

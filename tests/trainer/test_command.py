@@ -88,6 +88,8 @@ def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):
     assert table.output.splitlines()[0].split() == ["mIoU", f"{100 * report['miou']:.1f}"]
     assert (report["split"], report["images"], len(report["iou"])) == ("test", 3, 11)
     assert 0 < report["miou"] < 1
+    assert report["miou_by_drive"] == {"D": report["miou"]}  # the one drive of the test pictures
+    assert table.output.splitlines()[-1].split() == ["mIoU", "of", "drive", "D", f"{100 * report['miou']:.1f}"]
 
 
 def test_a_held_out_drive_is_evaluated_and_not_trained_on(street_camvid: Path, tmp_path: Path):

@@ -73,13 +73,10 @@ class CamVid:
         labels[labels >= len(self.classes)] = IGNORE_INDEX
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(labels, np.uint8)
 
-    def name(self, index: int) -> str:
-        """Give the picture's name without its extension, such as `0001TP_006690`."""
-        return self._pairs[index][0].stem
-
-    def drive(self, index: int) -> str:
-        """Give the drive that the picture was taken on, such as `0001TP`."""
-        return _drive(self._pairs[index][0])
+    @property
+    def drives(self) -> list[str]:
+        """The drives that the pictures were taken on, such as `0001TP`, sorted."""
+        return sorted({_drive(image) for image, _ in self._pairs})
 
 
 def _drive(path: Path) -> str:
