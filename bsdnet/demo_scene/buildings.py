@@ -35,6 +35,8 @@ class Building:
     """Tiles of a pitched roof; None for a flat one."""
     awning: Texture | None = None
     """Stripes of an awning above the ground floor."""
+    shows_end: bool = True
+    """Whether the wall at its near end can be seen; a neighbour may hide it."""
     depth_m: float = END_M
     """From the front to the back."""
 
@@ -47,7 +49,8 @@ class Building:
 
     def draw(self, painter: Painter) -> None:
         """Paint what can be seen from the street."""
-        self._draw_end(painter)
+        if self.shows_end:
+            self._draw_end(painter)
         shade = painter.light.facing(-self._outward)
         segment_m = SEGMENT_M if self.near_m < painter.view.position[2] + 60 else 2 * SEGMENT_M
         count = max(1, round((self.far_m - self.near_m) / segment_m))

@@ -1,7 +1,7 @@
 """The picture and its labels, painted together: every stroke that is drawn is also labelled, with a hard edge."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,12 +90,18 @@ class Canvas:
         low, high = points.min(axis=0), points.max(axis=0)
         if high[0] < 0 or high[1] < 0 or low[0] > width or low[1] > height or max(high - low) > 1e4:
             return
-        self.polygons([to_fixed(points)], [color], label)
+        outline = to_fixed(points)
+        self.paint([outline], [color])
+        self.mark([outline], label)
 
-    def polygons(self, outlines: Sequence[NDArray[np.int32]], colors: Sequence[Color], label: int) -> None:
-        """Fill many polygons, each `(N, 2)` as `to_fixed` gives them, in this order."""
+    def paint(self, outlines: Iterable[NDArray[np.int32]], colors: Iterable[Color]) -> None:
+        """Fill polygons, each `(N, 2)` as `to_fixed` gives them, in the picture alone, in this order."""
         for outline, color in zip(outlines, colors, strict=True):
             cv2.fillPoly(self.picture, [outline], (*color, 255), cv2.LINE_AA, SUBPIXEL_BITS)
+
+    def mark(self, outlines: Iterable[NDArray[np.int32]], label: int) -> None:
+        """Fill polygons, each `(N, 2)` as `to_fixed` gives them, in the labels alone."""
+        for outline in outlines:
             cv2.fillPoly(self.labels, [outline], (label,), cv2.LINE_8, SUBPIXEL_BITS)
 
     def texture(self, corners: NDArray[np.float64], image: Image, label: int) -> None:
@@ -118,7 +124,7 @@ class Canvas:
         transform = cv2.getPerspectiveTransform(source, (corners - low).astype(np.float32))
         warped = cv2.warpPerspective(image, transform, (int(high[0] - low[0]), int(high[1] - low[1])))
         patch = np.asarray(warped, np.uint8)
-        alpha = patch[:, :, 3]
+        alpha = np.asarray(cv2.extractChannel(patch, 3), np.uint8)
         self._blend(self.picture[rows, columns], patch, alpha)
         _, covered = cv2.threshold(alpha, 127, 255, cv2.THRESH_BINARY)
         cv2.copyTo(np.full(covered.shape, label, np.uint8), covered, self.labels[rows, columns])

@@ -123,7 +123,8 @@ class Lamp:
         outlines = rods(painter.view.to_pixels(camera), radii)
         shades = np.array([0.72, 0.95, 0.95, 0.95])
         colors = painter.colors(float(camera[0, 2]), np.tile(STEEL, (4, 1)), shades)
-        painter.canvas.polygons(list(outlines), colors, Label.POLE)
+        painter.canvas.paint(outlines, colors)
+        painter.canvas.mark(outlines, Label.POLE)
         tip = x + 1.7 * inward
         head = np.array(
             [

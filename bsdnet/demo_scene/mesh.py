@@ -31,7 +31,7 @@ class Mesh:
     anchors: Points
     """One point on each face, `(F, 3)`."""
     details: NDArray[np.bool_]
-    """Faces that a distant car can do without, `(F,)`."""
+    """Faces that lie on other faces, and that a distant car can do without, `(F,)`."""
 
 
 class MeshBuilder:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsdnet.demo_scene.canvas import SUBPIXEL_BITS, Canvas, Color, Image, Texture, Tint, to_fixed
-from bsdnet.demo_scene.view import NEAR_M, Points, View, clip_near
+from bsdnet.demo_scene.view import HALF_ROAD_M, KERB_HEIGHT_M, NEAR_M, Points, View, clip_near
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +38,9 @@ class Light:
     def cast(self, points: Points) -> Points:
         """Where points `(N, 3)` throw their shadows on the ground, `(N, 3)` metres."""
         length = np.minimum(points[:, 1], 14.0)
-        return np.stack(
-            [points[:, 0] - 0.72 * self.sun_side * length, np.full(len(points), 0.02), points[:, 2] + 0.35 * length],
-            axis=1,
-        )
+        lateral = points[:, 0] - 0.72 * self.sun_side * length
+        up = np.where(np.abs(lateral) > HALF_ROAD_M, KERB_HEIGHT_M, 0.0)
+        return np.stack([lateral, up, points[:, 2] + 0.35 * length], axis=1)
 
 
 class Painter:
@@ -82,7 +81,7 @@ class Painter:
 
         Args:
             texture: what to show.
-            corners: `(4, 3)`: near bottom, far bottom, far top, near top.
+            corners: `(4, 3)`: near bottom, far bottom, far top, near top; on the right the texture is seen mirrored.
             columns: the texture's columns at the near and at the far end, as shares of its width.
             label: class of the wall.
             shade: brightness.
@@ -96,12 +95,7 @@ class Painter:
         camera[3] += cut * (camera[2] - camera[3])
         start = columns[0] + cut * (columns[1] - columns[0])
         tint = self.tint(float(camera[:, 2].mean()), shade)
-        if (
-            camera[0, 0] / camera[0, 2] > camera[1, 0] / camera[1, 2]
-        ):  # seen on the right: the far end is on the picture's left
-            self._texture(texture, camera[[2, 3, 0, 1]], (columns[1], start), (0.0, 1.0), label, tint)
-        else:
-            self._texture(texture, camera[[3, 2, 1, 0]], (start, columns[1]), (0.0, 1.0), label, tint)
+        self._texture(texture, camera[[3, 2, 1, 0]], (start, columns[1]), (0.0, 1.0), label, tint)
 
     def ground(self, texture: Texture, corners: Points, rows: tuple[float, float], label: int) -> None:
         """Spread the given share of a texture's rows over the ground, without haze.
@@ -132,12 +126,9 @@ class Painter:
         down = max(math.dist(top_left, bottom_left), math.dist(top_right, bottom_right), 1.0)
         full_height, full_width = texture.image.shape[:2]
         image = texture.variant(
-            abs(columns[1] - columns[0]) * full_width / across, (rows[1] - rows[0]) * full_height / down, tint
+            (columns[1] - columns[0]) * full_width / across, (rows[1] - rows[0]) * full_height / down, tint
         )
-        if columns[0] > columns[1]:
-            image, columns = image[:, ::-1], (1 - columns[0], 1 - columns[1])
-        part = image[_share(rows, image.shape[0]), _share(columns, image.shape[1])]
-        self.canvas.texture(corners, np.ascontiguousarray(part), label)
+        self.canvas.texture(corners, image[_share(rows, image.shape[0]), _share(columns, image.shape[1])], label)
 
     def colors(self, depth_m: float, colors: NDArray[np.float64], shades: NDArray[np.float64]) -> list[Color]:
         """Light and haze for many colours `(N, 3)` at one distance, each with its own brightness `(N,)`."""

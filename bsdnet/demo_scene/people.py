@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from bsdnet.demo_scene.canvas import Color
 from bsdnet.demo_scene.labels import Label
 from bsdnet.demo_scene.painter import Painter, ShadowMap, rods
-from bsdnet.demo_scene.view import NEAR_M
+from bsdnet.demo_scene.view import HALF_ROAD_M, KERB_HEIGHT_M, NEAR_M
 
 SKINS: tuple[Color, ...] = ((224, 184, 156), (196, 148, 116), (134, 92, 66), (92, 62, 46))
 HAIRS: tuple[Color, ...] = ((40, 30, 26), (92, 62, 38), (160, 124, 72), (150, 146, 142), (26, 24, 26))
@@ -83,15 +83,15 @@ class _Figure:
         order = np.argsort(-(camera[0::2, 2] + camera[1::2, 2]), kind="stable")
         depth = float(camera[:, 2].mean())
         outlines, colors = rods(pixels, radii), painter.colors(depth, tones, 0.8 * lit)
+        painter.canvas.mark(outlines, label)
         if radii.max() > 2.5:  # near enough for a lit side: a thinner rod on each one, towards the sun
             shift = np.repeat(radii[:, :1], 2, axis=0) * (0.28 * painter.light.sun_side, -0.15)
             bright = rods(pixels + shift, radii * 0.62)
-            outlines = np.stack([outlines, bright], axis=1)[order].reshape(-1, *outlines.shape[1:])
             bright_colors = painter.colors(depth, tones, 1.02 * lit)
-            colors = [color for rod in order for color in (colors[rod], bright_colors[rod])]
+            for rod in order:
+                painter.canvas.paint((outlines[rod], bright[rod]), (colors[rod], bright_colors[rod]))
         else:
-            outlines, colors = outlines[order], [colors[rod] for rod in order]
-        painter.canvas.polygons(list(outlines), colors, label)
+            painter.canvas.paint(outlines[order], [colors[rod] for rod in order])
 
 
 def _cast_person(painter: Painter, shadows: ShadowMap, lateral_m: float, along_m: float, tall_m: float) -> None:
@@ -99,7 +99,8 @@ def _cast_person(painter: Painter, shadows: ShadowMap, lateral_m: float, along_m
     outline = np.stack([lateral_m + x, np.array([0.0, 0.0, tall_m, tall_m]), np.full(4, along_m)], axis=1)
     shadows.polygon(painter.light.cast(outline), painter.light.shadow)
     angle = np.linspace(0, 2 * math.pi, 10, endpoint=False)
-    spot = np.stack([lateral_m + 0.3 * np.cos(angle), np.full(10, 0.01), along_m + 0.35 * np.sin(angle)], axis=1)
+    ground_m = KERB_HEIGHT_M if abs(lateral_m) > HALF_ROAD_M else 0.0
+    spot = np.stack([lateral_m + 0.3 * np.cos(angle), np.full(10, ground_m), along_m + 0.35 * np.sin(angle)], axis=1)
     shadows.polygon(spot, min(painter.light.shadow, 150))
 
 
@@ -155,7 +156,7 @@ class Pedestrian:
 
     @property
     def _place(self) -> NDArray[np.float64]:
-        return np.array([self.lateral_m, 0.12, self.far_m])
+        return np.array([self.lateral_m, KERB_HEIGHT_M, self.far_m])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,8 @@ import numpy as np
 from bsdnet.demo_scene.canvas import Color, Image, Texture
 from bsdnet.demo_scene.facades import SHOPS, FacadePlan, facade
 from bsdnet.demo_scene.materials import Field, asphalt, foliage, grass, noise, opaque, paving, roof_tiles
+from bsdnet.demo_scene.view import HALF_ROAD_M, PAVEMENT_M
 
-HALF_ROAD_M = 5.3
-"""From the centre line to the kerb."""
-PAVEMENT_M = 3.0
-"""Width of the pavement with its kerb."""
 VERGE_M = 12.0
 """Width of the ground behind the pavement that is drawn."""
 GROUND_PERIOD_M = 36.0

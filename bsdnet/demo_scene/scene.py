@@ -1,6 +1,6 @@
 """The demo scene: a street that the program draws itself, seen from a moving car, with exact labels."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import ClassVar, NamedTuple
 
@@ -58,6 +58,10 @@ class DemoScene:
             raise ConfigError(f"demo scene: num_frames is {self.num_frames}, expected at least 1")
         if self.seed < 0:
             raise ConfigError(f"demo scene: seed is {self.seed}, expected 0 or more")
+
+    def __getstate__(self) -> dict[str, object]:
+        """The fields alone: another process draws its textures itself."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __len__(self) -> int:
         return self.num_frames

@@ -16,22 +16,22 @@ from bsdnet.demo_scene.painter import Light, Painter, ShadowMap
 from bsdnet.demo_scene.props import (
     GROUND_PERIOD_M,
     GROUND_SPAN_M,
-    HALF_ROAD_M,
-    PAVEMENT_M,
     VERGE_M,
     Props,
 )
 from bsdnet.demo_scene.street import Street, Thing
 from bsdnet.demo_scene.traffic import Ego, Traffic
-from bsdnet.demo_scene.view import Course, View
+from bsdnet.demo_scene.vehicles import Vehicle
+from bsdnet.demo_scene.view import HALF_ROAD_M, KERB_HEIGHT_M, PAVEMENT_M, Course, View
 
 SIGHT_M = 230.0
 """What is farther is not drawn."""
-SMALL_SIGHT_M = 130.0
+VEHICLE_SIGHT_M = 150.0
+"""Nor are vehicles farther than this."""
+SMALL_SIGHT_M = 105.0
 """Nor are small things farther than this."""
 SHADOW_SIGHT_M = 65.0
 """Nor shadows."""
-KERB_HEIGHT_M = 0.12
 
 
 class Stage:
@@ -84,13 +84,9 @@ class Stage:
         """What may be in sight, the farthest first."""
         things = [
             *self._street.between(here_m, here_m + SIGHT_M),
-            *self._traffic.between(time_s, here_m, here_m + SMALL_SIGHT_M),
+            *self._traffic.between(time_s, here_m, here_m + VEHICLE_SIGHT_M),
         ]
-        seen = [
-            thing
-            for thing in things
-            if here_m < thing.far_m + 3 < here_m + (SIGHT_M if isinstance(thing, Building | Tree) else SMALL_SIGHT_M)
-        ]
+        seen = [thing for thing in things if here_m < thing.far_m + 3 < here_m + _sight_m(thing)]
         return sorted(seen, key=lambda thing: -thing.far_m)
 
     def _draw_ground(self, painter: Painter) -> None:
@@ -106,11 +102,13 @@ class Stage:
             whole = GROUND_PERIOD_M + GROUND_SPAN_M
             rows = 1 - (start + far - near) / whole, 1 - start / whole
             for side in (-1, 1):
-                for texture, inner_x, inner_y, outer_x, label in (
-                    (self._props.verge, outer, KERB_HEIGHT_M, outer + VERGE_M, Label.TREE),
-                    (self._props.pavement, HALF_ROAD_M, KERB_HEIGHT_M, outer, Label.PAVEMENT),
-                    (self._props.kerb, HALF_ROAD_M, 0.0, HALF_ROAD_M, Label.PAVEMENT),
+                for texture, inner_x, inner_y, outer_x, reach, label in (
+                    (self._props.verge, outer, KERB_HEIGHT_M, outer + VERGE_M, 70, Label.TREE),
+                    (self._props.pavement, HALF_ROAD_M, KERB_HEIGHT_M, outer, SIGHT_M, Label.PAVEMENT),
+                    (self._props.kerb, HALF_ROAD_M, 0.0, HALF_ROAD_M, 100, Label.PAVEMENT),
                 ):
+                    if near > reach:
+                        continue
                     corners = np.array([
                         [side * inner_x, inner_y, here + far], [side * outer_x, KERB_HEIGHT_M, here + far],
                         [side * outer_x, KERB_HEIGHT_M, here + near], [side * inner_x, inner_y, here + near],
@@ -119,6 +117,13 @@ class Stage:
             road = np.array([[-HALF_ROAD_M, 0, here + far], [HALF_ROAD_M, 0, here + far],
                              [HALF_ROAD_M, 0, here + near], [-HALF_ROAD_M, 0, here + near]])  # fmt: skip
             painter.ground(self._props.road, road, rows, Label.ROAD)
+
+
+def _sight_m(thing: Thing) -> float:
+    """How far away a thing is still drawn."""
+    if isinstance(thing, Building | Tree):
+        return SIGHT_M
+    return VEHICLE_SIGHT_M if isinstance(thing, Vehicle) else SMALL_SIGHT_M
 
 
 def _weather(rng: np.random.Generator) -> Light:
@@ -228,8 +233,9 @@ class Lens:
             np.uint8
         )
         self._slack = 64
-        grain = rng.normal(248, 2.6, (height + self._slack, width + self._slack, 3)).clip(236, 255)
-        self._grain = np.dstack([grain, np.full(grain.shape[:2], 255.0)]).astype(np.uint8)
+        shape = height + self._slack, width + self._slack, 3
+        grain = (248 + 2.6 * rng.standard_normal(shape, np.float32)).clip(236, 255)
+        self._grain = np.dstack([grain, np.full(shape[:2], 255, np.float32)]).astype(np.uint8)
 
     def expose(self, picture: Image, index: int) -> NDArray[np.uint8]:
         """Turn the canvas's picture `(H, W, 4)` into the frame's RGB `(H, W, 3)`."""

@@ -1,6 +1,7 @@
 """What stands where: the street is laid out in plots, each from chance of its own, so that it never ends."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +13,9 @@ from bsdnet.demo_scene.furniture import Barrier, Bin, Lamp, Sign, SignKind, Tree
 from bsdnet.demo_scene.labels import Label
 from bsdnet.demo_scene.painter import Painter, ShadowMap
 from bsdnet.demo_scene.people import Looks, Pedestrian
-from bsdnet.demo_scene.props import HALF_ROAD_M, PAVEMENT_M, House, Props
+from bsdnet.demo_scene.props import House, Props
 from bsdnet.demo_scene.vehicles import Vehicle
+from bsdnet.demo_scene.view import HALF_ROAD_M, PAVEMENT_M
 
 PLOT_M = 24.0
 """Length of a plot along the street."""
@@ -48,16 +50,17 @@ class Street:
         """Lay out nothing yet."""
         self._seed = seed
         self._props = props
-        self._plots: dict[int, tuple[Thing, ...]] = {}
+        self._plot = lru_cache(maxsize=64)(self._lay_out)
 
     def between(self, near_m: float, far_m: float) -> Iterator[Thing]:
         """All things of the plots that touch this stretch."""
         for index in range(int(near_m // PLOT_M), int(far_m // PLOT_M) + 1):
-            if index not in self._plots:
-                self._plots[index] = tuple(self._plot(index))
-            yield from self._plots[index]
+            yield from self._plot(index)
 
-    def _plot(self, index: int) -> Iterator[Thing]:
+    def _lay_out(self, index: int) -> tuple[Thing, ...]:
+        return tuple(self._things(index))
+
+    def _things(self, index: int) -> Iterator[Thing]:
         for side in (-1, 1):
             rng = np.random.default_rng([self._seed, 2, index + 1000, side + 1])
             start = index * PLOT_M
@@ -70,18 +73,21 @@ class Street:
                 yield from self._park(rng, start, side)
             yield from self._kerbside(rng, index, start, side)
 
-    def _house(self, house: House, near_m: float, front_m: float) -> Building:
+    def _house(self, house: House, near_m: float, front_m: float, hidden_by: House | None = None) -> Building:
         plan = house.plan
         return Building(
             front_m=front_m, near_m=near_m, far_m=near_m + plan.width_m, height_m=plan.height_m,
             front=house.front, end=house.end, end_color=house.end_color, roof=house.roof, awning=house.awning,
+            shows_end=hidden_by is None or hidden_by.plan.height_m < plan.height_m,
         )  # fmt: skip
 
     def _terrace(self, rng: np.random.Generator, start: float, side: int) -> Iterator[Thing]:
         pair = rng.permutation(len(self._props.terraces))[:2]
+        neighbour: House | None = None
         for number in range(4):
             house = self._props.terraces[pair[0] if rng.uniform() < 0.7 else pair[1]]
-            yield self._house(house, start + 6 * number, side * (EDGE_M + 2.6))
+            yield self._house(house, start + 6 * number, side * (EDGE_M + 2.6), neighbour)
+            neighbour = house
         yield from self._barriers(rng, start, side, gaps=0.2)
         if rng.uniform() < 0.6:
             yield self._tree(rng, side * (EDGE_M + 1.4), start + rng.uniform(3, 21), 3.2, 4.6)
@@ -94,9 +100,9 @@ class Street:
     def _park(self, rng: np.random.Generator, start: float, side: int) -> Iterator[Thing]:
         yield from self._barriers(rng, start, side, gaps=0.0)
         for row in range(3):
-            for number in range(4):
+            for number in range(3):
                 place = side * (EDGE_M + 3.2 + 4.5 * row + rng.uniform(-1, 1))
-                yield self._tree(rng, place, start + 6 * number + rng.uniform(0.5, 5.5), 6.0 + row, 9.0 + row)
+                yield self._tree(rng, place, start + 8 * number + rng.uniform(0.5, 7.5), 6.0 + row, 9.0 + row)
 
     def _barriers(self, rng: np.random.Generator, start: float, side: int, gaps: float) -> Iterator[Thing]:
         kind = int(rng.integers(4))

@@ -7,9 +7,9 @@ import numpy as np
 
 from bsdnet.demo_scene.bodies import PAINTS, VehicleKind
 from bsdnet.demo_scene.people import Cyclist, Looks, Pedestrian
-from bsdnet.demo_scene.props import HALF_ROAD_M
 from bsdnet.demo_scene.street import KERB_M, Thing
 from bsdnet.demo_scene.vehicles import Vehicle
+from bsdnet.demo_scene.view import HALF_ROAD_M
 
 LANE_M = 1.55
 """Middle of a lane, from the centre line."""

@@ -56,13 +56,12 @@ class Vehicle:
         )
         depth = float(camera[:, 2].mean())
         tones = np.where(mesh.colors[:, :1] < 0, np.array(self.paint), mesh.colors)
-        colors, outlines = painter.colors(depth, tones, light * mesh.shades), to_fixed(pixels)
+        colors, fixed = painter.colors(depth, tones, light * mesh.shades), to_fixed(pixels)
         seen = np.flatnonzero(visible).tolist()
-        painter.canvas.polygons(
-            [outlines[mesh.starts[face] : mesh.starts[face + 1]] for face in seen],
-            [colors[face] for face in seen],
-            Label.CAR,
-        )
+        outlines = [fixed[mesh.starts[face] : mesh.starts[face + 1]] for face in seen]
+        painter.canvas.paint(outlines, [colors[face] for face in seen])
+        solid = ~mesh.details[seen]
+        painter.canvas.mark([outline for outline, is_solid in zip(outlines, solid, strict=True) if is_solid], Label.CAR)
 
     def cast(self, painter: Painter, shadows: ShadowMap) -> None:
         """Throw the sun's shadow and the dark one right under the body."""

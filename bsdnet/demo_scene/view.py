@@ -13,6 +13,12 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 """`(N, 3)` points in metres, or `(N, 2)` pixels."""
 
+HALF_ROAD_M = 5.3
+"""From the centre line to the kerb."""
+PAVEMENT_M = 3.0
+"""Width of a pavement with its kerb."""
+KERB_HEIGHT_M = 0.12
+"""How far the pavement is above the road."""
 NEAR_M = 0.8
 """Nothing closer to the camera than this is drawn."""
 
