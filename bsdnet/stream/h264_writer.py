@@ -78,7 +78,7 @@ class H264Writer:
             file, "w", format=container, container_options={**_CRASH_PROOF[container], **_WRITE_AT_ONCE}
         )
         # zerolatency: the encoder keeps no frames back, so that a kill costs none; it saves a fifth of the time, too.
-        options = {"preset": preset, "crf": str(crf), "tune": "zerolatency", "forced-idr": "1"}
+        options = {"preset": preset, "crf": str(crf), "tune": "zerolatency"}
         self._stream = self._output.add_stream("libx264", rate=fps, options=options)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         self._stream.time_base = time_base

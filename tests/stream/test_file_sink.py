@@ -62,8 +62,10 @@ class TestFileSink:
         assert [time_s - zero_s for _, time_s in after] == pytest.approx([time_s for _, time_s in before], abs=0.001)
         assert decoded_times(out) == pytest.approx([zero_s + index / 25 for index in range(20)], abs=0.001)
 
-    def test_sound_is_cut_where_fewer_frames_are_written(self, tmp_path: Path, suffix: str) -> None:
-        clip = write_clip(tmp_path / "clip.mp4", [numbered(i) for i in range(25)], sound="aac", sound_s=1.0)
+    @pytest.mark.parametrize("next_frame", [10, 50])  # at once, or after a gap
+    def test_sound_is_cut_where_fewer_frames_are_written(self, tmp_path: Path, suffix: str, next_frame: int) -> None:
+        pts = [*range(10), next_frame, next_frame + 1]
+        clip = write_clip(tmp_path / "clip.mp4", [numbered(1)] * 12, pts=pts, sound="aac", sound_s=2.2)
         out = tmp_path / f"out{suffix}"
         run(FileSource(clip), FileSink(out), frames=10)
         last_s = sound_packets(out)[-1][1] - lead_in(out)
