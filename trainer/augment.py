@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from bsdnet.classes import IGNORE_INDEX
 from trainer.recipes import SegmentationRecipe
 
-_FILL_RGB = (124, 116, 104)  # the mean of ImageNet: zero after normalisation
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
@@ -31,13 +29,23 @@ class TrainTransform:
             rng: the only source of chance.
 
         Returns:
-            Picture `(h, w, 3)` and labels `(h, w)` of the recipe's crop size; outside the picture the labels are 255.
+            Picture `(h, w, 3)` and labels `(h, w)` of the recipe's crop size; beyond the picture's edge it is mirrored
+            and the labels are 255.
         """
         matrix = self._random_view(rgb.shape[:2], rng)
         height, width = self.recipe.crop_size
-        rgb = _warp(rgb, matrix, (width, height), cv2.INTER_LINEAR, _FILL_RGB)
-        labels = _warp(labels, matrix, (width, height), cv2.INTER_NEAREST, IGNORE_INDEX)
-        return jitter_colors(rgb, self.recipe.color_jitter, rng), labels
+        # Mirrored beyond the edge, not filled: the batch norms and the attention's softmax see the whole crop.
+        seen = cv2.warpAffine(rgb, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        seen_labels = cv2.warpAffine(
+            labels,
+            matrix,
+            (width, height),
+            flags=cv2.INTER_NEAREST,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=(IGNORE_INDEX,),
+        )
+        colored = jitter_colors(np.asarray(seen, np.uint8), self.recipe.color_jitter, rng)
+        return colored, np.asarray(seen_labels, np.uint8)
 
     def _random_view(self, size: tuple[int, ...], rng: Generator) -> NDArray[np.float64]:
         """Draw the map from source to crop coordinates, `(2, 3)`: scale, perhaps flipped, then moved."""
@@ -75,17 +83,3 @@ def jitter_colors(rgb: NDArray[np.uint8], strength: float, rng: Generator) -> ND
     table = (curves.clip(0, 1) * 255).round().astype(np.uint8)[None]  # (1, 256, 3)
     gray = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return np.asarray(cv2.LUT(cv2.addWeighted(rgb, saturation, gray, 1 - saturation, 0), table), np.uint8)
-
-
-def _warp(
-    image: NDArray[np.uint8],
-    matrix: NDArray[np.float64],
-    size_wh: tuple[int, int],
-    interpolation: int,
-    fill: int | tuple[int, int, int],
-) -> NDArray[np.uint8]:
-    value = (fill, fill, fill) if isinstance(fill, int) else fill
-    warped = cv2.warpAffine(
-        image, matrix, size_wh, flags=interpolation, borderMode=cv2.BORDER_CONSTANT, borderValue=value
-    )
-    return np.asarray(warped, np.uint8)

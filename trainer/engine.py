@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from bsdnet.errors import TrainingError
-from trainer.recipes import OptimizerRecipe, recipe_as_dict
+from trainer.recipes import OptimizerRecipe
 from trainer.schedule import build_optimizer, learning_rate
 from trainer.state import Progress, load_state, save_state
 
@@ -30,6 +30,11 @@ class Task(Protocol):
     @property
     def recipe(self) -> OptimizerRecipe:
         """The numbers of the run."""
+        ...
+
+    @property
+    def description(self) -> dict[str, object]:
+        """All that decides the result, recipe and data, as plain values: a run resumes only under the same."""
         ...
 
     @property
@@ -72,9 +77,9 @@ def train(
     Raises:
         TrainingError: the loss is not finite, or the state cannot be written or read.
     """
-    recipe = recipe_as_dict(task.recipe)
+    description = task.description
     optimizer = build_optimizer(task.model, task.recipe)
-    progress = load_state(folder, task.model, optimizer, recipe) if resume else Progress()
+    progress = load_state(folder, task.model, optimizer, description) if resume else Progress()
     bar = tqdm(
         total=task.iterations, initial=progress.iteration, unit="it", disable=None, dynamic_ncols=True, file=sys.stderr
     )
@@ -93,7 +98,7 @@ def train(
                 progress = _evaluate(task, folder, progress)
                 meter.restart_clock()
             if last or progress.iteration % save_every == 0:
-                save_state(folder, task.model, optimizer, recipe, progress)
+                save_state(folder, task.model, optimizer, description, progress)
             if progress.iteration == stop_after:
                 break
     if progress.iteration == task.iterations:
@@ -112,7 +117,9 @@ def _step(
         raise TrainingError(f"the loss became {value} at iteration {iteration}; a lower --lr may help")
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(task.model.parameters(), task.recipe.clip_grad_norm)
+    norm = float(nn.utils.clip_grad_norm_(task.model.parameters(), task.recipe.clip_grad_norm))
+    if not math.isfinite(norm):
+        raise TrainingError(f"the gradient became {norm} at iteration {iteration}; a lower --lr may help")
     optimizer.step()
     return value
 

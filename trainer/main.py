@@ -22,7 +22,7 @@ from trainer.datasets.imagenet import ZippedImages
 from trainer.device import place
 from trainer.engine import Task, train
 from trainer.pretrain import PretrainTask
-from trainer.recipes import CAMVID, TINY_IMAGENET, recipe_as_dict
+from trainer.recipes import CAMVID, TINY_IMAGENET
 from trainer.segmentation import CONFIGS, SegmentationTask, evaluate, format_iou
 from trainer.state import FILE_NAME
 
@@ -121,7 +121,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     _require(options, "data_dir", "output")
     recipe = replace(TINY_IMAGENET, **_overrides(options))
     archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
-    folder = _run_folder(options, recipe_as_dict(recipe))
+    folder = _run_folder(options)
     train_images = ZippedImages(archives)
     val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
     device = select_device(options["device"])
@@ -159,9 +159,10 @@ def _train_segmentation(options: dict[str, Any]) -> None:
     else:
         train_set, val_set = CamVid(root, split, without=[held_out]), CamVid(root, split, only=[held_out])
     device = select_device(options["device"])
-    folder = _run_folder(options, recipe_as_dict(recipe))
+    folder = _run_folder(options)
+    data: dict[str, object] = {"dataset": options["dataset"], "train_split": split, "hold_out": held_out}
     task = SegmentationTask(
-        recipe, train_set, val_set, device, pretrained=options["pretrained"], workers=options["workers"]
+        recipe, train_set, val_set, device, data=data, pretrained=options["pretrained"], workers=options["workers"]
     )
     _run(task, folder, options)
 
@@ -204,6 +205,8 @@ def _evaluate(options: dict[str, Any]) -> None:
 
 def _run(task: Task, folder: Path, options: dict[str, Any]) -> None:
     eval_every = options["eval_every"] or max(1, math.ceil(task.iterations / 10))
+    if not options["resume"]:
+        (folder / "recipe.json").write_text(json.dumps(task.description, indent=2) + "\n")
     progress = train(task, folder, resume=options["resume"], eval_every=eval_every, save_every=options["save_every"])
     click.echo(f"best evaluation {100 * progress.best_score:.2f} %, weights in {folder}")
 
@@ -219,8 +222,8 @@ def _overrides(options: dict[str, Any], *more: str) -> dict[str, Any]:
     return {name: options[name] for name in names if options[name] is not None}
 
 
-def _run_folder(options: dict[str, Any], recipe: dict[str, object]) -> Path:
-    """Make the run's folder and write the recipe into it; an earlier run is never overwritten."""
+def _run_folder(options: dict[str, Any]) -> Path:
+    """Make the run's folder; an earlier run is never overwritten."""
     folder: Path = options["output"]
     if options["resume"]:
         return folder
@@ -228,7 +231,6 @@ def _run_folder(options: dict[str, Any], recipe: dict[str, object]) -> Path:
         raise TrainingError(f"{folder} holds a run already: pass --resume to go on with it, or another --output")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
     except OSError as error:
         raise TrainingError(f"{folder} cannot be written: {error.strerror or error}") from error
     return folder

@@ -12,7 +12,7 @@ from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, save_backbone
 from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
 from trainer.datasets.imagenet import ZippedImages
 from trainer.device import autocast, normalize, place
-from trainer.recipes import PretrainRecipe, iterations_of
+from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
 
 logger = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class PretrainTask:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.description = recipe_as_dict(recipe) | {"images": len(train_images), "classes": len(train_images.classes)}
         self.iterations = iterations_of(recipe, len(train_images))
         self.model = place(Classifier(config, len(train_images.classes)), device)
         self._train, self._val, self._device = train_images, val_images, device

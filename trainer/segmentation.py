@@ -21,7 +21,7 @@ from bsdnet.metrics import ConfusionMatrix
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, TrainingOutput
 from trainer.augment import TrainTransform
 from trainer.device import autocast, normalize, place
-from trainer.recipes import SegmentationRecipe, iterations_of
+from trainer.recipes import SegmentationRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ class SegmentationTask:
         train_set: pictures to learn from.
         val_set: pictures to judge by.
         device: where to train.
+        data: what the pictures are, for the run's description.
         pretrained: a backbone from `bsdnet-train pretrain`; None starts from random weights.
         workers: processes that prepare pictures; 0 prepares them in this one.
     """
@@ -64,11 +65,13 @@ class SegmentationTask:
         val_set: LabelledImages,
         device: torch.device,
         *,
+        data: dict[str, object] | None = None,
         pretrained: Path | None = None,
         workers: int = 0,
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
+        self.description = recipe_as_dict(recipe) | (data or {}) | {"pretrained": pretrained and pretrained.name}
         self.iterations = iterations_of(recipe, len(train_set))
         config = replace(CONFIGS[recipe.model], num_classes=len(train_set.classes), dasp_rates=recipe.dasp_rates)
         model = BSDNet(config)

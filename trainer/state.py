@@ -28,7 +28,7 @@ def save_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    recipe: dict[str, object],
+    description: dict[str, object],
     progress: Progress,
 ) -> None:
     """Write the state; the old one stays until the new one is whole on disk.
@@ -39,7 +39,7 @@ def save_state(
     content = {
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
-        "recipe": recipe,
+        "description": description,
         "iteration": progress.iteration,
         "best_score": progress.best_score,
         "torch_rng": torch.get_rng_state(),
@@ -59,13 +59,13 @@ def load_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    recipe: dict[str, object],
+    description: dict[str, object],
 ) -> Progress:
     """Bring model, optimizer and random numbers back to where the run was.
 
     Raises:
-        TrainingError: there is no state, it cannot be read, or it belongs to another recipe; the message names the
-            first field that differs.
+        TrainingError: there is no state, it cannot be read, or it belongs to a run with another recipe or other data;
+            the message names the first field that differs.
     """
     path = folder / FILE_NAME
     if not path.is_file():
@@ -76,8 +76,8 @@ def load_state(
     except Exception as error:  # a damaged file makes the reader fail in any way
         raise TrainingError(f"{path} cannot be resumed from, it is damaged: {error}") from error
     try:
-        stored = content["recipe"]
-        for name, value in recipe.items():
+        stored = content["description"]
+        for name, value in description.items():
             if stored.get(name) != value:
                 raise TrainingError(f"{path} was made with {name} = {stored.get(name)!r}, this run has {value!r}")
         model.load_state_dict(content["model"])

@@ -47,7 +47,7 @@ def test_a_small_picture_is_surrounded_by_no_class(pair):
     for seed in range(5):
         rgb, labels = transform(*pair, np.random.default_rng(seed))
         assert (labels != 255).mean() == pytest.approx(0.25, abs=0.03)
-        assert tuple(rgb[labels == 255][0]) == (124, 116, 104)
+        assert len(np.unique(rgb[labels == 255].reshape(-1, 3), axis=0)) > 5  # mirrored, not filled
         places.add(tuple(np.argwhere(labels != 255)[0]))
     assert len(places) > 1
 
