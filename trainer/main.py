@@ -180,7 +180,13 @@ def _evaluate(options: dict[str, Any]) -> None:
     device = select_device(options["device"])
     model = place(checkpoint.model, device)
     by_drive = {
-        drive: evaluate(model, CamVid(options["data_dir"], options["eval_split"], only=[drive]), device)
+        drive: evaluate(
+            model,
+            CamVid(options["data_dir"], options["eval_split"], only=[drive]),
+            device,
+            mean=checkpoint.metadata.mean,
+            std=checkpoint.metadata.std,
+        )
         for drive in dataset.drives
     }
     matrix = ConfusionMatrix(len(dataset.classes))

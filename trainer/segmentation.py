@@ -127,7 +127,13 @@ class SegmentationTask:
 
 @torch.inference_mode()
 def evaluate(
-    model: BSDNet, dataset: LabelledImages, device: torch.device, *, precision: str = "fp32"
+    model: BSDNet,
+    dataset: LabelledImages,
+    device: torch.device,
+    *,
+    precision: str = "fp32",
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
 ) -> ConfusionMatrix:
     """Segment whole pictures at their own size, one scale, no flip, and compare with the labels.
 
@@ -136,6 +142,8 @@ def evaluate(
         dataset: pictures with labels.
         device: where to compute.
         precision: `fp32`, or `bf16` for autocast.
+        mean: of the RGB that the network was trained with, scaled to 0..1.
+        std: likewise.
 
     Returns:
         Pixels by true and predicted class.
@@ -143,7 +151,7 @@ def evaluate(
     matrix = ConfusionMatrix(len(dataset.classes))
     for index in range(len(dataset)):
         rgb, labels = dataset[index]
-        image = normalize(torch.from_numpy(rgb)[None].to(device), IMAGENET_MEAN, IMAGENET_STD)
+        image = normalize(torch.from_numpy(rgb)[None].to(device), mean, std)
         with autocast(device) if precision == "bf16" else nullcontext():
             logits = model(image)
         logits = F.interpolate(logits.float(), size=labels.shape, mode="bilinear", align_corners=False)
