@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -66,6 +65,6 @@ def summary(stats: StreamStats, info: StreamInfo, segmenter: Segmenter, written:
         f"speed    {fps:.1f} fps, {stats.elapsed_s:.1f} s{first}",
         f"stages   {stages} (ms per frame; they run at the same time)",
         f"network  {describe_network(segmenter)} {width}x{height}, {describe_engine(segmenter)}",
-        *(f"{kind:8} {click.format_filename(path)}" for kind, path in written.items()),
+        *(f"{kind:8} {path}" for kind, path in written.items()),
     ]
     return "\n".join(lines)

@@ -19,12 +19,14 @@ _LINE_EVERY_S = 10.0
 def tell(text: str, *, err: bool = False) -> None:
     """Write a line to stdout or stderr, above a progress bar if there is one.
 
-    That nobody reads it any more is no reason to lose a video: then this line and all that follow are dropped.
+    Neither characters that the terminal does not know nor a reader that has gone are a reason to lose a video: those
+    are escaped, and without a reader this line and all that follow are dropped.
     """
     name = "stderr" if err else "stdout"
     stream = getattr(sys, name)
     try:
-        tqdm.write(text, file=stream)
+        encoding = stream.encoding or "utf-8"
+        tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
         stream.flush()
     except OSError:
         setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the end, as the one before

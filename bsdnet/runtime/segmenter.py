@@ -29,6 +29,8 @@ from bsdnet.runtime.runners import CpuRunner, CudaRunner, Job, Runner
 
 SIZE_STEP = 32
 """The network halves its input five times; sizes that are multiples of this leave no odd rows and columns."""
+MAX_ASPECT = 8
+"""The long side that the network sees is at most so many times the training pictures' short side."""
 SHIPPED = ("s", "b")
 """Names of weights that can ship with the package."""
 LABELS: frozenset[Output] = frozenset({"labels"})
@@ -128,7 +130,8 @@ class Segmenter:
         """Tell at which size the network sees frames of a size.
 
         Unless a size was asked for: the frame's aspect ratio, its short side as long as that of the training
-        pictures, both rounded to multiples of 32. Smaller frames are enlarged. Nothing is padded: the attention's
+        pictures, both rounded to multiples of 32. Smaller frames are enlarged; strips that are longer than eight times
+        their width get a smaller scale, for the sake of memory. Nothing is padded: the attention's
         softmax runs over all positions and would see the padding.
 
         Args:
@@ -139,7 +142,8 @@ class Segmenter:
         """
         if self._size is not None:
             return self._size
-        scale = min(self._train_size) / min(frame_size)
+        short, long = sorted(frame_size)
+        scale = min(self._train_size) / max(short, long / MAX_ASPECT)
         height, width = (max(SIZE_STEP, math.floor(side * scale / SIZE_STEP + 0.5) * SIZE_STEP) for side in frame_size)
         return height, width
 

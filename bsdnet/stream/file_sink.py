@@ -17,6 +17,9 @@ from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
 from bsdnet.stream.h264_writer import FORMATS, H264Writer
 from bsdnet.stream.interfaces import VideoSink
 
+if sys.platform != "win32":
+    import fcntl
+
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 """Presets of libx264, from the fastest to the one that makes the smallest files."""
 
@@ -65,6 +68,7 @@ class FileSink(VideoSink):
         preset: str = DEFAULT_PRESET,
     ) -> None:
         self._path = Path(path)
+        _check_target(self._path)
         self._part = partial_path(self._path)
         self.name = self._path.name
         self._overwrite = overwrite
@@ -83,10 +87,9 @@ class FileSink(VideoSink):
             raise ConfigError(f"crf is {crf}; expected 0 (lossless) to 51 (worst).")
         if preset not in PRESETS:
             raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
-        _check_target(self._path)
-        self._check_free()
         if source_path is not None:
             self._check_not_input(source_path)
+        self._check_free()
 
     def open(self, info: StreamInfo) -> None:
         """Create the partial file and open the sound."""
@@ -94,10 +97,7 @@ class FileSink(VideoSink):
         if info.audio_path is not None:
             self._check_not_input(info.audio_path)
         self._check_free()
-        try:
-            self._file = self._part.open("wb" if self._overwrite else "xb", buffering=0)
-        except OSError as error:
-            raise SinkError(f"{self._part} cannot be created: {error.strerror}.") from error
+        self._file = self._open_partial()
         if self._with_audio and info.audio_path is not None:
             try:
                 self._audio = AudioCopy(info.audio_path)
@@ -139,6 +139,19 @@ class FileSink(VideoSink):
             with contextlib.suppress(av.FFmpegError, OSError):
                 self._writer.close(self._last, self._last + self._frame_s)
         self._release()
+
+    def _open_partial(self) -> BinaryIO:
+        """Open the partial file, and empty it once it is certain that no other run is writing it."""
+        mode = "wb" if self._overwrite else "xb"
+        try:
+            file = open(self._part, mode, buffering=0, opener=_without_truncating)  # noqa: SIM115 - see _release
+        except OSError as error:
+            raise SinkError(f"{self._part} cannot be created: {error.strerror}.") from error
+        if not _lock(file, self._part):
+            file.close()
+            raise SinkError(f"{self._part} is being written by another run; give the output another name.")
+        file.truncate(0)
+        return file
 
     @property
     def _opened_info(self) -> StreamInfo:
@@ -254,6 +267,23 @@ def _check_target(path: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise SinkError(f"The folder {path.parent} may not be written to: permission denied.")
+
+
+def _without_truncating(path: str, flags: int) -> int:
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
+
+
+def _lock(file: BinaryIO, path: Path) -> bool:
+    """Keep other runs from a file until it is closed; False if one has it, or has just moved it to its target."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a file system without locks
+        return True
 
 
 def _sync_folder(folder: Path) -> None:

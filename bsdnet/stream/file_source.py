@@ -227,7 +227,9 @@ def _open(path: Path) -> InputContainer:
         raise SourceError(f"There is no file {path}.")
     if path.is_dir():
         raise SourceError(f"{path} is a folder; expected a video file.")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():  # they cannot be read from the start again, as probing, seeking and sound need it
+        raise SourceError(f"{path} is a pipe or a device; expected a video file, or camera:{path} for a camera.")
+    if path.stat().st_size == 0:
         raise SourceError(f"{path} is empty (0 bytes); expected a video file.")
     try:
         # An absolute path, because FFmpeg takes what stands before a colon for a protocol.

@@ -1,5 +1,6 @@
 """Label maps as files, one indexed PNG a frame."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from bsdnet.stream.frame import StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink
 
 _MASK_NAME = re.compile(r"\d{6,}\.png")
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COMPRESSION = 1  # label maps are flat: higher levels cost time and save little
 
 
@@ -30,7 +32,8 @@ class MaskFolderSink(VideoSink):
             this run has not written are removed when it finishes; other files stay.
 
     Raises:
-        SinkError: the folder is a file, not empty and not to be overwritten, or cannot be made or written to.
+        SinkError: the folder is a file, not empty and not to be overwritten, holds other pictures with names of masks,
+            or cannot be made or written to.
     """
 
     wants: frozenset[Output] = frozenset({"labels"})
@@ -43,6 +46,7 @@ class MaskFolderSink(VideoSink):
         self._overwrite = overwrite
         self._written: set[str] = set()
         self._check()
+        self._check_old_masks()
 
     def open(self, info: StreamInfo) -> None:
         """Make the folder."""
@@ -61,6 +65,8 @@ class MaskFolderSink(VideoSink):
         try:
             (self._folder / name).write_bytes(encode_indexed_png(labels, self._palette))
         except OSError as error:
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink()  # half a mask
             raise SinkError(
                 f"{self._folder / name} cannot be written: {error.strerror}; "
                 f"{len(self._written)} masks were written to the folder."
@@ -95,6 +101,12 @@ class MaskFolderSink(VideoSink):
         if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK):
             raise SinkError(f"The folder {folder} may not be written to: permission denied.")
 
+    def _check_old_masks(self) -> None:
+        """Refuse a folder of other pictures with such names, the frames of the input for one: they would be lost."""
+        for file in self._folder.iterdir() if self._folder.is_dir() else ():
+            if _MASK_NAME.fullmatch(file.name) and not _may_be_mask(file):
+                raise SinkError(f"{file} is no mask of an earlier run and would be lost; give another folder.")
+
 
 def encode_indexed_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:
     """Encode a label map as PNG of colour type 3, which OpenCV cannot write.
@@ -112,7 +124,7 @@ def encode_indexed_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) ->
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(palette)] = palette
     header = struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
+    return _SIGNATURE + b"".join(
         (
             _chunk(b"IHDR", header),
             _chunk(b"PLTE", colors.tobytes()),
@@ -120,6 +132,13 @@ def encode_indexed_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) ->
             _chunk(b"IEND", b""),
         )
     )
+
+
+def _may_be_mask(file: Path) -> bool:
+    """Whether a file is an indexed PNG, or too short to be a picture at all."""
+    with file.open("rb") as opened:
+        start = opened.read(26)
+    return len(start) < 26 or (start.startswith(_SIGNATURE) and start[24:] == b"\x08\x03")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

@@ -36,6 +36,8 @@ def open_source(spec: str | Path, *, fps: float | None = None) -> VideoSource:
         ConfigError: fps was given for a source that has its own, or is not from 0.01 to 1000.
     """
     text = spec if isinstance(spec, str) else ""
+    if spec == "":
+        raise SourceError("The source has an empty name; give a file, a folder, camera:0 or demo.")
     if text == "demo":
         return _open_demo(fps)
     path = Path(spec)

@@ -227,7 +227,8 @@ def test_what_is_known_of_a_segmenter(segmenter):
         ((360, 480), (1920, 1080), (640, 352)),
         ((360, 480), (100, 150), (352, 544)),
         ((1024, 2048), (1080, 1920), (1024, 1824)),
-        ((96, 128), (1000, 10), (9600, 96)),
+        ((96, 128), (1000, 10), (768, 32)),
+        ((360, 480), (32, 10_000), (32, 2880)),
     ],
 )
 def test_the_default_size_keeps_the_aspect_and_the_scale_of_training(tiny_weights, train_size, frame_size, expected):

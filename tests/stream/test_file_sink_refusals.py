@@ -1,4 +1,5 @@
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from bsdnet.stream.frame import StreamResult
 from bsdnet.stream.sink import FileSink, MaskFolderSink
 from bsdnet.stream.source import FileSource
 
-from .media import INFO, numbered, result, snapshot, write_clip
+from .media import INFO, decoded_times, numbered, result, snapshot, write_clip
 
 
 class TestFileSinkRefusals:
@@ -34,6 +35,30 @@ class TestFileSinkRefusals:
         (tmp_path / "out.mp4.part").write_bytes(b"what the last run saved")
         self.check(tmp_path / "out.mp4", "out.mp4.part", "did not finish")
         FileSink(tmp_path / "out.mp4", overwrite=True)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no locks that go away with their process")
+    def test_partial_file_of_a_run_that_goes_on(self, tmp_path: Path) -> None:
+        first, second = FileSink(tmp_path / "out.mp4", overwrite=True), FileSink(tmp_path / "out.mp4", overwrite=True)
+        first.open(INFO)
+        first.write(result(0))
+        before = snapshot(tmp_path)
+        with pytest.raises(SinkError, match="by another run"):
+            second.open(INFO)
+        second.abort()
+        assert snapshot(tmp_path) == before
+        first.finish()
+        assert decoded_times(tmp_path / "out.mp4") == [0]
+        second.open(INFO)  # the lock has gone with the first one
+        second.abort()
+
+    def test_input_before_existing_target(self, tmp_path: Path) -> None:
+        clip = write_clip(tmp_path / "clip.mp4", [numbered(1)] * 3)
+        self.check(clip, "input", source_path=clip)
+
+    @pytest.mark.parametrize("name", ["", "."])
+    def test_no_name(self, name: str) -> None:
+        with pytest.raises(SinkError, match="is a folder"):
+            FileSink(name)
 
     def test_unknown_suffix(self, tmp_path: Path) -> None:
         self.check(tmp_path / "out.avi", ".mp4 .mov .mkv")

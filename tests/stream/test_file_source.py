@@ -180,6 +180,11 @@ class TestFileErrors:
     def test_folder(self, tmp_path: Path) -> None:
         self.check(tmp_path, "is a folder")
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+    def test_pipe(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe.mp4")  # nobody writes to it: opening it would take for ever
+        self.check(tmp_path / "pipe.mp4", "is a pipe")
+
     def test_text(self, tmp_path: Path) -> None:
         (tmp_path / "notes.mp4").write_text("This is not a video.\n" * 50)
         self.check(tmp_path / "notes.mp4", "not a video")

@@ -12,7 +12,7 @@ from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import StreamResult
 from bsdnet.stream.sink import CallbackSink, FileSink, MaskFolderSink, NullSink, VideoSink
 
-from .media import INFO, result, snapshot
+from .media import INFO, numbered, result, snapshot
 
 Maker = Callable[[Path], VideoSink]
 MAKERS: dict[str, Maker] = {
@@ -107,6 +107,29 @@ class TestMaskFolderSink:
         assert len(list((tmp_path / "masks").iterdir())) == 6
         sink.finish()
         assert sorted(snapshot(tmp_path / "masks")) == ["000000.png", "notes.txt"]
+
+    def test_pictures_that_are_no_masks_are_never_overwritten(self, tmp_path: Path) -> None:
+        cv2.imwrite(str(tmp_path / "000007.png"), numbered(1))  # such as the frames that are segmented
+        (tmp_path / "000001.png").touch()  # what a kill leaves of a mask
+        before = snapshot(tmp_path)
+        with pytest.raises(SinkError, match=r"000007\.png is no mask"):
+            MaskFolderSink(tmp_path, CAMVID_11, overwrite=True)
+        assert snapshot(tmp_path) == before
+
+    def test_no_half_mask_stays_on_a_full_disk(self, tmp_path: Path) -> None:
+        resource = pytest.importorskip("resource")
+        sink = MaskFolderSink(tmp_path / "masks", CAMVID_11)
+        sink.open(INFO)
+        sink.write(result(0))
+        kept = snapshot(tmp_path / "masks")
+        limit, ceiling = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, ceiling))
+        try:
+            with pytest.raises(SinkError, match="1 masks were written"):
+                sink.write(result(1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, ceiling))
+        assert snapshot(tmp_path / "masks") == kept
 
     def test_what_else_it_refuses(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()

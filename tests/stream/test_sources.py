@@ -282,5 +282,7 @@ class TestOpenSource:
     def test_missing_file_and_pattern(self, tmp_path: Path) -> None:
         with pytest.raises(SourceError, match="There is no file"):
             open_source(tmp_path / "none.mp4")
+        with pytest.raises(SourceError, match="empty name"):
+            open_source("")
         with pytest.raises(SourceError, match="The pattern"):
             open_source(str(tmp_path / "*.png"))
