@@ -142,11 +142,12 @@ class FileSink(VideoSink):
 
     def _open_partial(self) -> BinaryIO:
         """Open the partial file, and empty it once it is certain that no other run is writing it."""
-        mode = "wb" if self._overwrite else "xb"
+        exclusive = 0 if self._overwrite else os.O_EXCL
         try:
-            file = open(self._part, mode, buffering=0, opener=_without_truncating)  # noqa: SIM115 - see _release
+            descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | exclusive | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
             raise SinkError(f"{self._part} cannot be created: {error.strerror}.") from error
+        file = os.fdopen(descriptor, "wb", buffering=0)
         if not _lock(file, self._part):
             file.close()
             raise SinkError(f"{self._part} is being written by another run; give the output another name.")
@@ -267,10 +268,6 @@ def _check_target(path: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise SinkError(f"The folder {path.parent} may not be written to: permission denied.")
-
-
-def _without_truncating(path: str, flags: int) -> int:
-    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:
