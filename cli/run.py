@@ -146,6 +146,7 @@ def run(options: dict[str, Any]) -> int:
 
     file_sinks = _file_sinks(options)  # what is wrong with the output and the source is known without the network
     with open_source(options["source"], fps=options["fps"]) as source, _load_segmenter(options) as segmenter:
+        logger.debug("read %s and loaded the network for %s", source.info, segmenter.device)
         return _run_stream(options, source, segmenter, [*file_sinks, *_mask_sinks(options, segmenter)])
 
 
@@ -164,11 +165,13 @@ def _run_stream(
         StopSignals() as signals,
     ):
         pipeline.start()
+        logger.debug("started")
         while not pipeline.wait(_WAIT_S):
             if message := signals.obey(pipeline):
                 tell(f"bsdnet-run: {message}", err=True)
             progress.show(pipeline.stats)
     stats = pipeline.stats
+    logger.debug("ended: %s", stats)
     written = _written(options, finished=pipeline.state is PipelineState.FINISHED)
     tell(summary(stats, source.info, segmenter, written))
     return signals.exit_code or (EXIT_LOST_FRAMES if stats.lost else EXIT_OK)

@@ -26,6 +26,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 DEFAULT_CRF = 21
 DEFAULT_PRESET = "superfast"
 _FALLBACK_FPS = 25.0
+_MAX_SIDE_PX = 16_384  # of libx264
 _RESET_S = 1.0  # timestamps that go back by more than this begin anew; by less, they are just untidy
 
 
@@ -164,6 +165,10 @@ class FileSink(VideoSink):
         info = self._opened_info
         if self._file is None:
             raise SinkError(f"{self.name} was not opened, or was closed, before it was written to.")
+        if max(size) > _MAX_SIDE_PX:
+            raise SinkError(
+                f"{self._path} cannot be written: its pictures would be {size[1]}x{size[0]}, H.264 ends at {_MAX_SIDE_PX}."
+            )
         fps = Fraction(info.fps if info.fps > 0 else _FALLBACK_FPS).limit_denominator(1001)
         self._frame_s = 1 / fps
         from_start = first.index == 0
