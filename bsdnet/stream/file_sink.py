@@ -166,9 +166,8 @@ class FileSink(VideoSink):
         if self._file is None:
             raise SinkError(f"{self.name} was not opened, or was closed, before it was written to.")
         if max(size) > _MAX_SIDE_PX:
-            raise SinkError(
-                f"{self._path} cannot be written: its pictures would be {size[1]}x{size[0]}, H.264 ends at {_MAX_SIDE_PX}."
-            )
+            pictures = f"its pictures would be {size[1]}x{size[0]}, and H.264 ends at {_MAX_SIDE_PX}"
+            raise SinkError(f"{self._path} cannot be written: {pictures}.")
         fps = Fraction(info.fps if info.fps > 0 else _FALLBACK_FPS).limit_denominator(1001)
         self._frame_s = 1 / fps
         from_start = first.index == 0
