@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from bsdnet.errors import BsdnetError
-from cli.options import parse_names, parse_size
+from cli.options import parse_names, parse_path, parse_size
 from cli.signals import StopSignals
 
 if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
@@ -30,15 +30,15 @@ _WAIT_S = 0.25
 
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("source")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Video to write: .mp4, .mkv or .mov.")
+@click.option("-o", "--output", callback=parse_path, metavar="FILE", help="Video to write: .mp4, .mkv or .mov.")
 @click.option(
     "--masks",
-    type=click.Path(path_type=Path),
+    callback=parse_path,
     metavar="DIR",
     help="Folder for one palette PNG of class indices a frame.",
 )
 @click.option("--weights", help="Weights: s, or a .safetensors file from bsdnet-train.  [default: s]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N.")
 @click.option(
     "--backend",
     type=click.Choice(["auto", "eager", "compile", "cudagraph", "tensorrt"]),
@@ -83,7 +83,9 @@ _WAIT_S = 0.25
     help="Classes to draw, separated by commas, such as road,car.  [default: all]",
 )
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.  [default: all]")
-@click.option("--fps", type=float, help="Frames per second of a folder of images or of the demo.")
+@click.option(
+    "--fps", type=float, help="Frames per second of a folder of images or of the demo.  [default: 15; of the demo 25]"
+)
 @click.option("--audio/--no-audio", default=True, show_default=True, help="Copy the source's sound.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace an existing output, once the new one is finished.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of what happens.")

@@ -13,7 +13,8 @@ from tqdm import tqdm
 from bsdnet.stream.frame import StreamInfo
 from bsdnet.stream.stats import StreamStats
 
-_LINE_EVERY_S = 10.0
+LINE_EVERY_S = 10.0
+"""How often a run tells how far it is where there is no terminal for a bar."""
 
 
 def tell(text: str, *, err: bool = False) -> None:
@@ -38,8 +39,9 @@ class LogHandler(logging.Handler):
     def __init__(self, *, debug: bool) -> None:
         super().__init__()
         self._debug = debug
-        if debug:
-            self.setFormatter(logging.Formatter("%(relativeCreated)7d ms %(name)s: %(message)s"))
+        self.setFormatter(
+            logging.Formatter("%(relativeCreated)7d ms %(name)s: %(message)s" if debug else "%(message)s")
+        )
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -59,17 +61,17 @@ class Progress:
         known = [count for count in (info.num_frames, max_frames) if count is not None]
         self._total = min(known, default=None)
         self._bar = tqdm(
-            total=self._total, unit="frame", desc=info.name, file=sys.stderr, disable=not sys.stderr.isatty(),
+            total=self._total, unit=" frames", desc=info.name, file=sys.stderr, disable=not sys.stderr.isatty(),
             dynamic_ncols=True, leave=False,
         )  # fmt: skip
-        self._line_due_s = time.monotonic() + _LINE_EVERY_S
+        self._line_due_s = time.monotonic() + LINE_EVERY_S
 
     def show(self, stats: StreamStats) -> None:
         """Show how far the stream is."""
         if not self._bar.disable:
             self._bar.update(stats.frames_out - self._bar.n)
         elif time.monotonic() >= self._line_due_s:
-            self._line_due_s += _LINE_EVERY_S
+            self._line_due_s += LINE_EVERY_S
             of_total = f" of {self._total}" if self._total else ""
             tell(f"{stats.frames_out}{of_total} frames, {stats.fps_out:.1f} fps", err=True)
 
