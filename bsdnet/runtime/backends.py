@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from typing import Literal, get_args
 
@@ -59,7 +60,8 @@ class Network:
     """The network on its device: batch norms folded, channels_last, run by the best backend that works.
 
     Backends build for one input size, at the first picture of that size; only the latest size is kept. Call it
-    in inference mode, on one thread at a time and, on CUDA, with a non-default stream as the current one.
+    in inference mode, on one thread at a time unless the backend is `eager`, and on CUDA with a non-default stream as
+    the current one.
 
     Args:
         model: the network, fp32; it is left as it is.
@@ -79,6 +81,7 @@ class Network:
         folded = fold_batch_norms(model)
         self._model = folded.to(device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._chain = list(AUTO_CHAINS[device.type]) if backend == "auto" else [backend]
+        self._lock = threading.Lock()
         self._shape: torch.Size | None = None
         self._run: Callable[[Tensor], Tensor] = self._model
         self._attempt(lambda: check_backend(self.backend, device))
@@ -96,10 +99,12 @@ class Network:
         Raises:
             BackendError: the backend asked for cannot be built for this input size.
         """
-        if x.shape != self._shape:
-            self._attempt(lambda: self._build(x))
-            self._shape = x.shape
-        return self._run(x)
+        with self._lock:
+            if x.shape != self._shape:
+                self._attempt(lambda: self._build(x))
+                self._shape = x.shape
+            run = self._run
+        return run(x)
 
     def _build(self, x: Tensor) -> None:
         self._run = BUILDERS[self.backend](self._model, x)

@@ -16,7 +16,7 @@ class Preprocessor:
     Frames of twice the size or more are halved by averaging first, since bilinear interpolation alone would skip
     pixels and alias; averaging down to the size in one step looks no better and costs five times as much.
 
-    Not safe for use by several threads at once.
+    Safe for use by several threads at once.
 
     Args:
         mean: of RGB scaled to 0..1.
@@ -31,7 +31,7 @@ class Preprocessor:
         spread = torch.tensor(std, dtype=torch.float32, device=device)
         self._scale = 1 / (255 * spread)
         self._shift = -torch.tensor(mean, dtype=torch.float32, device=device) / spread
-        self._scale_row = self._shift_row = torch.empty(0)
+        self._rows = (torch.empty(0), torch.empty(0))
 
     def from_array(self, rgb: NDArray[np.uint8], size: tuple[int, int]) -> Tensor:
         """Prepare a frame on the CPU.
@@ -48,11 +48,12 @@ class Preprocessor:
             halved = (rgb.shape[1] // 2, rgb.shape[0] // 2)
             rgb = np.asarray(cv2.resize(rgb, halved, interpolation=cv2.INTER_AREA), np.uint8)
         rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
-        if self._scale_row.numel() != 3 * width:
-            self._scale_row, self._shift_row = self._scale.repeat(width), self._shift.repeat(width)
+        scale_and_shift = self._rows
+        if scale_and_shift[0].numel() != 3 * width:
+            self._rows = scale_and_shift = self._scale.repeat(width), self._shift.repeat(width)
         # By whole rows of R, G, B, R, G, B ...: broadcasting over a trailing dimension of 3 takes three times as long.
         rows = torch.from_numpy(rgb).view(height, 3 * width).float()
-        normalised = torch.addcmul(self._shift_row, rows, self._scale_row).to(self._dtype)
+        normalised = torch.addcmul(scale_and_shift[1], rows, scale_and_shift[0]).to(self._dtype)
         return normalised.view(1, height, width, 3).permute(0, 3, 1, 2)
 
     def from_tensor(self, rgb: Tensor, size: tuple[int, int]) -> Tensor:

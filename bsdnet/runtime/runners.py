@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -55,25 +55,51 @@ class Runner(Protocol):
 
 
 class CpuRunner:
-    """Runs jobs on the CPU, in one thread; the network and OpenCV use the other cores from there."""
+    """Runs jobs on the CPU: a lone frame on all cores, two at a time on half of them each.
+
+    Two frames side by side are done sooner than one after the other, since no core waits for another at the end of
+    every layer; beside a decoder and an encoder that take cores away, such waiting doubles a frame's time.
+    """
 
     def __init__(self, network: Network, preprocessor: Preprocessor) -> None:
         self._network = network
         self._preprocessor = preprocessor
         self._upsampler: LabelUpsampler | None = None
+        self._threads = torch.get_num_threads()
+        # Compiled code is not known to bear two callers at once.
+        self._workers = 2 if self._threads > 1 and network.backend == "eager" else 1
         self._slots = threading.BoundedSemaphore(MAX_PENDING)
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="bsdnet-infer")
+        self._lock = threading.RLock()
+        self._pending = 0
+        self._last: Future[Prediction] | None = None
+        self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="bsdnet-infer")
 
     def submit(self, job: Job) -> PredictionHandle:
         """Take a job; wait first while `MAX_PENDING` are under way."""
         self._slots.acquire()
-        try:
-            future = self._executor.submit(self._run, job)
-        except RuntimeError as error:  # closed by another thread while this one waited
-            self._slots.release()
-            raise BackendError("this segmenter is closed; load another one") from error
-        future.add_done_callback(lambda _: self._slots.release())
+        with self._lock:
+            self._pending += 1
+            try:
+                future = self._executor.submit(self._run_in_order, job, self._last)
+            except RuntimeError as error:  # closed by another thread while this one waited
+                self._release()
+                raise BackendError("this segmenter is closed; load another one") from error
+            self._last = future
+        future.add_done_callback(lambda _: self._release())
         return _FutureHandle(future)
+
+    def _release(self) -> None:
+        with self._lock:
+            self._pending -= 1
+        self._slots.release()
+
+    def _run_in_order(self, job: Job, before: Future[Prediction] | None) -> Prediction:
+        """Run a job, and hold its result back until that of the frame before is there."""
+        try:
+            return self._run(job)
+        finally:
+            if before is not None:
+                wait([before])
 
     def close(self) -> None:
         """Finish the jobs that were taken, then end the thread."""
@@ -81,6 +107,7 @@ class CpuRunner:
 
     def _run(self, job: Job) -> Prediction:
         begin = time.perf_counter()
+        torch.set_num_threads(self._threads if self._pending == 1 else max(1, self._threads // self._workers))
         frame_size = job.rgb.shape[0], job.rgb.shape[1]
         with torch.inference_mode():
             x = self._preprocessor.from_array(job.rgb, job.size)

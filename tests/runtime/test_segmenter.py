@@ -128,6 +128,25 @@ def test_submit_waits_while_too_many_frames_are_pending(segmenter, frame, monkey
     assert all(handle.result(10).labels is not None for handle in handles)
 
 
+@pytest.mark.skipif(torch.get_num_threads() < 2, reason="one core works on one frame at a time")
+def test_two_frames_are_worked_on_at_once_and_still_come_in_order(segmenter, frame, monkeypatch):
+    first_waits, second_passed = threading.Event(), threading.Event()
+    network, calls = segmenter._network, iter((lambda: first_waits.wait(10), second_passed.set))
+
+    def gated(x):
+        next(calls)()
+        return network(x)
+
+    monkeypatch.setattr(segmenter._runner, "_network", gated)
+    first, second = segmenter.submit(frame), segmenter.submit(frame)
+    assert second_passed.wait(10)  # while the first one is still at work
+    with pytest.raises(TimeoutError):
+        second.result(0.3)
+    first_waits.set()
+    assert second.result(10).labels is not None
+    assert first.done()
+
+
 def test_waiting_for_a_result_can_end_early(segmenter, frame, monkeypatch):
     gate = Gate(segmenter, monkeypatch)
     handle = segmenter.submit(frame)
