@@ -135,11 +135,14 @@ def _write(path: Path, state: dict[str, Tensor], texts: dict[str, str]) -> None:
         try:
             save_file(tensors, partial, {"format": FORMAT, **texts})
             partial.chmod(0o644)
+            with partial.open("rb") as written:
+                os.fsync(written.fileno())  # whole on disk before it takes the name, also if the power fails
             os.replace(partial, path)  # noqa: PTH105 - the name says what it guarantees
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"weights cannot be written to {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"weights cannot be written to {path}: {reason}") from error
 
 
 def _stored(name: str, tensor: Tensor) -> Tensor:

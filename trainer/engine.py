@@ -1,9 +1,10 @@
 """The training loop: steps, evaluations, checkpoints. What is trained comes in as a task."""
 
+import logging
 import math
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +16,8 @@ from bsdnet.errors import TrainingError
 from trainer.recipes import OptimizerRecipe
 from trainer.schedule import build_optimizer, learning_rate
 from trainer.state import Progress, load_state, save_state
+
+logger = logging.getLogger(__name__)
 
 _LOSS_WINDOW = 50
 
@@ -60,9 +63,15 @@ class Task(Protocol):
 
 
 def train(
-    task: Task, folder: Path, *, resume: bool, eval_every: int, save_every: int, stop_after: int | None = None
+    task: Task,
+    folder: Path,
+    *,
+    resume: bool,
+    eval_every: int,
+    save_every: int,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Progress:
-    """Train to the end of the recipe.
+    """Train to the end of the recipe, or to the step after which `should_stop` says so.
 
     Writes `state.pt` (for resuming), `best.safetensors` and `last.safetensors` into the folder.
 
@@ -72,10 +81,14 @@ def train(
         resume: continue from `state.pt` instead of starting anew.
         eval_every: steps between evaluations; the last step is always evaluated.
         save_every: steps between states.
-        stop_after: end the call at this step, as a kill would, leaving the state for a resume.
+        should_stop: asked after each step; True saves the state and ends the call.
+
+    Returns:
+        How far the run has come.
 
     Raises:
-        TrainingError: the loss is not finite, or the state cannot be written or read.
+        TrainingError: the loss or its gradient is not finite, or the state cannot be written or read.
+        CheckpointError: the weights cannot be written.
     """
     description = task.description
     optimizer = build_optimizer(task.model, task.recipe)
@@ -95,11 +108,13 @@ def train(
             last = progress.iteration == task.iterations
             if last or progress.iteration % eval_every == 0:
                 bar.clear()
+                _log_progress(task, progress, lr, meter)
                 progress = _evaluate(task, folder, progress)
                 meter.restart_clock()
-            if last or progress.iteration % save_every == 0:
+            stopping = should_stop()
+            if last or stopping or progress.iteration % save_every == 0:
                 save_state(folder, task.model, optimizer, description, progress)
-            if progress.iteration == stop_after:
+            if stopping:
                 break
     if progress.iteration == task.iterations:
         task.save_weights(folder / "last.safetensors")
@@ -122,6 +137,15 @@ def _step(
         raise TrainingError(f"the gradient became {norm} at iteration {iteration}; a lower --lr may help")
     optimizer.step()
     return value
+
+
+def _log_progress(task: Task, progress: Progress, lr: float, meter: "_Meter") -> None:
+    """Say what the bar shows: a run whose output goes to a file has no bar."""
+    left_s = (task.iterations - progress.iteration) * task.recipe.batch_size / meter.images_per_s
+    logger.info(
+        "iteration %d of %d: loss %.3f, lr %.1e, %.1f images/s, %s left without evaluations",
+        progress.iteration, task.iterations, meter.loss, lr, meter.images_per_s, tqdm.format_interval(left_s),
+    )  # fmt: skip
 
 
 def _evaluate(task: Task, folder: Path, progress: Progress) -> Progress:

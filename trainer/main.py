@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 
 from bsdnet.checkpoint import load_checkpoint
 from bsdnet.devices import select_device
@@ -21,6 +22,7 @@ from trainer.datasets.camvid import CamVid
 from trainer.datasets.imagenet import ZippedImages
 from trainer.device import place
 from trainer.engine import Task, train
+from trainer.interrupt import StopSignals
 from trainer.pretrain import PretrainTask
 from trainer.recipes import CAMVID, TINY_IMAGENET
 from trainer.segmentation import CONFIGS, SegmentationTask, evaluate, format_iou
@@ -54,16 +56,21 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps between evaluations; default: ten a run."),
         click.option("--save-every", type=click.IntRange(min=1), default=200, show_default=True,
                      help="Steps between saved states."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
 
 
+def _machine_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where to compute and how much to tell."""
+    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
+    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
+
+
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
 @click.option("--dataset", type=click.Choice(["camvid"]), help="Data set to train on or to evaluate with.")
+@_run_options
 @click.option("--distill", type=click.Choice(["none"]), help="Distillation; none trains on the labels alone.")
 @click.option("--pretrained", type=_FILE, help="Backbone from 'bsdnet-train pretrain'; default: random weights.")
 @click.option(
@@ -92,32 +99,38 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--weights", type=_FILE, help="Weights to evaluate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
-@_run_options
+@_machine_options
 @click.pass_context
 def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's values
-    r"""Train BSDNet on a labelled data set, or evaluate weights.
+    """Train BSDNet on a labelled data set, or evaluate weights.
 
     \b
     bsdnet-train --dataset camvid --data-dir camvid --distill none --output runs/first
     bsdnet-train --dataset camvid --data-dir camvid --eval test --weights runs/first/last.safetensors
-    """
+    """  # noqa: D301 - click takes the backspace for "keep these lines"
     if context.invoked_subcommand is not None:
-        return
-    _require(options, "dataset", "data_dir")
-    if options["eval_split"] is not None:
+        _refuse_options(context)
+    elif options["eval_split"] is not None:
+        _require(options, "dataset", "data_dir", "weights")
         _evaluate(options)
     else:
+        _require(options, "dataset", "data_dir")
+        if options["weights"] is not None or options["as_json"]:
+            raise click.UsageError("--weights and --json belong to --eval, which is missing")
         _train_segmentation(options)
 
 
 @cli.command()
 @_run_options
+@_machine_options
 def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
-    r"""Pretrain the backbone on Tiny-ImageNet: train-*.zip and val.zip in --data-dir.
+    """Pretrain the backbone on Tiny-ImageNet.
+
+    --data-dir holds train-*.zip and val.zip, whose entries are <class>/<picture>.
 
     \b
     bsdnet-train pretrain --data-dir tiny-imagenet --model s --output runs/pretrain-s
-    """
+    """  # noqa: D301 - click takes the backspace for "keep these lines"
     _require(options, "data_dir", "output")
     recipe = replace(TINY_IMAGENET, **_overrides(options))
     archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
@@ -138,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("bsdnet-train: stopped; --resume goes on from the last saved state", err=True)
+        click.echo("bsdnet-train: stopped; a run that has saved a state goes on with --resume", err=True)
         sys.exit(128 + signal.SIGINT)
     except BsdnetError as error:
         if "--debug" in arguments:
@@ -168,14 +181,13 @@ def _train_segmentation(options: dict[str, Any]) -> None:
 
 
 def _evaluate(options: dict[str, Any]) -> None:
-    if options["weights"] is None:
-        raise click.UsageError("--eval needs --weights")
     checkpoint = load_checkpoint(options["weights"])
     dataset = CamVid(options["data_dir"], options["eval_split"])
-    if checkpoint.metadata.class_set.names != dataset.classes.names:
+    known = checkpoint.metadata.class_set
+    if known.names != dataset.classes.names:
         raise ConfigError(
-            f"{options['weights']} is made for {checkpoint.metadata.class_set.name}, the data set has "
-            f"{dataset.classes.name}"
+            f"{options['weights']} is made for the {len(known)} classes of {known.name}, the data set has the "
+            f"{len(dataset.classes)} of {dataset.classes.name}: pass --weights that were trained on it"
         )
     device = select_device(options["device"])
     model = place(checkpoint.model, device)
@@ -212,8 +224,23 @@ def _evaluate(options: dict[str, Any]) -> None:
 def _run(task: Task, folder: Path, options: dict[str, Any]) -> None:
     eval_every = options["eval_every"] or max(1, math.ceil(task.iterations / 10))
     if not options["resume"]:
-        (folder / "recipe.json").write_text(json.dumps(task.description, indent=2) + "\n")
-    progress = train(task, folder, resume=options["resume"], eval_every=eval_every, save_every=options["save_every"])
+        _write_text(folder / "recipe.json", json.dumps(task.description, indent=2) + "\n")
+    with StopSignals() as signals:
+        progress = train(
+            task,
+            folder,
+            resume=options["resume"],
+            eval_every=eval_every,
+            save_every=options["save_every"],
+            should_stop=lambda: signals.received is not None,
+        )
+    if progress.iteration < task.iterations and signals.received is not None:
+        click.echo(
+            f"bsdnet-train: stopped by {signals.received.name} after {progress.iteration} of {task.iterations} "
+            "iterations; the same command with --resume goes on from there",
+            err=True,
+        )
+        sys.exit(128 + signals.received)
     click.echo(f"best evaluation {100 * progress.best_score:.2f} %, weights in {folder}")
 
 
@@ -221,6 +248,14 @@ def _require(options: dict[str, Any], *names: str) -> None:
     for name in names:
         if options[name] is None:
             raise click.UsageError(f"--{name.replace('_', '-')} is missing")
+
+
+def _refuse_options(context: click.Context) -> None:
+    """Refuse options before a subcommand's name: they would be lost."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{parameter.opts[0]} must follow the word {context.invoked_subcommand!r}")
 
 
 def _overrides(options: dict[str, Any], *more: str) -> dict[str, Any]:
@@ -238,8 +273,15 @@ def _run_folder(options: dict[str, Any]) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise TrainingError(f"{folder} cannot be written: {error.strerror or error}") from error
+        raise TrainingError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
     return folder
+
+
+def _write_text(path: Path, text: str) -> None:
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

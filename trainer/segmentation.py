@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, CheckpointMetadata, load_backbone, save_checkpoint
 from bsdnet.classes import IGNORE_INDEX, ClassSet
+from bsdnet.errors import DatasetError
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, TrainingOutput
 from trainer.augment import TrainTransform
@@ -90,9 +91,12 @@ class SegmentationTask:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
             _Augmented(self._train, recipe), batch_sampler=sampler, num_workers=self._workers
         )
-        for images, labels in loader:
-            normalized = normalize(images.to(self._device), IMAGENET_MEAN, IMAGENET_STD)
-            yield normalized, labels.to(self._device, torch.int64)
+        try:
+            for images, labels in loader:
+                normalized = normalize(images.to(self._device), IMAGENET_MEAN, IMAGENET_STD)
+                yield normalized, labels.to(self._device, torch.int64)
+        except DatasetError as error:  # from another process it comes with that process's traceback in its text
+            raise DatasetError(str(error).strip().rpartition("DatasetError: ")[2]) from error
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Give the cross-entropy of one step, void pixels left out."""
@@ -188,5 +192,7 @@ def _class_weights(dataset: LabelledImages, offset: float | None, device: torch.
     for index in range(len(dataset)):
         counts += np.bincount(dataset[index][1].ravel(), minlength=256)
     counts = counts[: len(dataset.classes)]
+    if not counts.any():
+        raise DatasetError("no pixel of the training pictures has a class; do the label files hold class indices?")
     weights = 1 / np.log(offset + counts / counts.sum())
     return torch.tensor(weights, dtype=torch.float32, device=device)

@@ -51,8 +51,11 @@ def save_state(
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(folder / FILE_NAME)
-    except OSError as error:
-        raise TrainingError(f"the run's state cannot be written to {folder}: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's own, where the disk fills up in mid-file
+        if partial.is_file():
+            partial.unlink()
+        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        raise TrainingError(f"the run's state cannot be written to {folder}: {reason}") from error
 
 
 def load_state(

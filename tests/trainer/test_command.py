@@ -1,22 +1,54 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from bsdnet.checkpoint import CheckpointMetadata, save_checkpoint
+from bsdnet.classes import CITYSCAPES_19
+from bsdnet.modeling import BSDNet
 from tests.trainer.test_datasets import zipped
-from trainer.main import main
+from tests.trainer.tiny import TINY
+from trainer.main import cli, main
+from trainer.segmentation import SegmentationTask
 
+ROOT = Path(__file__).parents[2]
 SMALL = ["--distill", "none", "--batch-size", "2", "--crop-size", "64x64", "--epochs", "2", "--save-every", "3"]
+SMALL += ["--eval-every", "4"]
+
+KILLED_WHILE_SAVING = """
+import os, signal, torch
+from tests.trainer.tiny import TINY
+from trainer import main, segmentation
+
+saves = 0
+
+def save(content, handle):
+    global saves
+    saves += 1
+    if saves == 3:
+        handle.write(b"torn")
+        handle.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    original(content, handle)
+
+original, torch.save = torch.save, save
+segmentation.CONFIGS["s"] = TINY
+main.main()
+"""
+"""Run the command with the tiny network, and kill it in the middle of writing its third state."""
 
 
 class Result(NamedTuple):
@@ -58,27 +90,87 @@ def test_a_run_leaves_weights_state_and_recipe(trained: Path):
     }
     recipe = json.loads((trained / "recipe.json").read_text())
     assert (recipe["batch_size"], recipe["crop_size"], recipe["lr"]) == (2, [64, 64], 0.001)
+    assert (recipe["dataset"], recipe["train_split"], recipe["hold_out"]) == ("camvid", "train", None)
 
 
-@pytest.mark.slow
+def assert_same_bits(folder: Path, other: Path) -> None:
+    for name in ("last.safetensors", "best.safetensors"):
+        tensors, others = load_file(folder / name), load_file(other / name)
+        assert tensors.keys() == others.keys()
+        assert all(torch.equal(tensors[key], others[key]) for key in tensors), name
+    states = [torch.load(path / "state.pt", weights_only=True) for path in (folder, other)]
+    assert states[0]["best_score"] == states[1]["best_score"]
+
+
 def test_a_killed_run_resumes_to_the_same_bits(street_camvid: Path, trained: Path, tmp_path: Path):
-    command = [sys.executable, "-m", "trainer.main", "--dataset", "camvid", "--data-dir", street_camvid]
-    command += ["--output", tmp_path / "run", *SMALL]
+    arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--output", tmp_path, *SMALL]
     # The threads decide the order of sums: the runs that are compared need equal numbers.
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    state = tmp_path / "run" / "state.pt"
-    deadline = time.monotonic() + 120
-    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert torch.load(state, weights_only=True)["iteration"] < 12
-    resumed = subprocess.run([*command, "--resume"], env=environment, capture_output=True, text=True, check=False)
-    assert resumed.returncode == 0, resumed.stderr
-    expected, got = (load_file(folder / "last.safetensors") for folder in (trained, tmp_path / "run"))
-    assert all(torch.equal(expected[name], got[name]) for name in expected)
-    assert load_file(tmp_path / "run" / "best.safetensors").keys() == expected.keys()
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], env=environment, capture_output=True, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert (tmp_path / "state.pt.part").read_bytes() == b"torn"
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["iteration"] == 6
+    resumed = run(*arguments, "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert_same_bits(trained, tmp_path)
+    assert not (tmp_path / "state.pt.part").exists()
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Make a run receive signals in its fifth step."""
+
+    def install(*numbers: int) -> None:
+        calls = []
+        loss = SegmentationTask.loss
+
+        def interrupted(task: SegmentationTask, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            calls.append(None)
+            if len(calls) == 5:
+                for number in numbers:
+                    os.kill(os.getpid(), number)
+            return loss(task, images, targets)
+
+        monkeypatch.setattr(SegmentationTask, "loss", interrupted)
+
+    return install
+
+
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_after_the_step_and_says_how_to_go_on(
+    street_camvid: Path, trained: Path, tmp_path: Path, interrupt: Callable[..., None], number: int, exit_code: int
+):
+    before = signal.getsignal(number)
+    interrupt(number)
+    stopped = train(street_camvid, tmp_path)
+    assert stopped.exit_code == exit_code
+    assert stopped.stderr.splitlines()[-1] == (
+        f"bsdnet-train: stopped by {signal.Signals(number).name} after 5 of 12 iterations; "
+        "the same command with --resume goes on from there"
+    )
+    assert signal.getsignal(number) is before
+    assert train(street_camvid, tmp_path, "--resume").exit_code == 0
+    assert_same_bits(trained, tmp_path)
+
+
+def test_a_second_signal_stops_at_once(street_camvid: Path, tmp_path: Path, interrupt: Callable[..., None]):
+    interrupt(signal.SIGTERM, signal.SIGINT)
+    stopped = train(street_camvid, tmp_path)
+    assert stopped.exit_code == 130
+    assert "goes on with --resume" in stopped.stderr.splitlines()[-1]
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["iteration"] == 3
+
+
+def test_a_run_with_another_process_for_the_pictures_gives_the_same_bits(
+    street_camvid: Path, trained: Path, tmp_path: Path, interrupt: Callable[..., None]
+):
+    interrupt(signal.SIGINT)
+    assert train(street_camvid, tmp_path, "--workers", "1").exit_code == 130
+    resumed = train(street_camvid, tmp_path, "--workers", "1", "--resume")
+    assert resumed.exit_code == 0, resumed.stderr
+    assert_same_bits(trained, tmp_path)
 
 
 def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):
@@ -90,6 +182,14 @@ def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):
     assert 0 < report["miou"] < 1
     assert report["miou_by_drive"] == {"D": report["miou"]}  # the one drive of the test pictures
     assert table.output.splitlines()[-1].split() == ["mIoU", "of", "drive", "D", f"{100 * report['miou']:.1f}"]
+
+
+def test_weights_with_other_classes_are_refused(street_camvid: Path, tmp_path: Path):
+    path = tmp_path / "city.safetensors"
+    metadata = CheckpointMetadata(architecture="bsdnet_s", class_set=CITYSCAPES_19, train_size=(512, 1024))
+    save_checkpoint(path, BSDNet(replace(TINY, num_classes=19)), metadata)
+    result = run("--dataset", "camvid", "--data-dir", street_camvid, "--eval", "test", "--weights", path)
+    assert_one_line(result, "19 classes of cityscapes-19", "11 of camvid-11", "pass --weights")
 
 
 def test_a_held_out_drive_is_evaluated_and_not_trained_on(street_camvid: Path, tmp_path: Path):
@@ -131,6 +231,26 @@ def test_errors_are_one_line(street_camvid: Path, trained: Path, tmp_path: Path)
     (tmp_path / "kept.pt").replace(trained / "state.pt")
 
 
+def test_what_cannot_be_written_is_one_line(street_camvid: Path, tmp_path: Path):
+    for name, words in (
+        ("state.pt.part", "the run's state cannot be written to"),
+        ("best.safetensors", "weights cannot be written to"),
+        ("recipe.json", "recipe.json cannot be written: Is a directory"),
+    ):
+        (tmp_path / name / name).mkdir(parents=True)
+        assert_one_line(train(street_camvid, tmp_path / name, "--epochs", "1"), words)
+    (tmp_path / "file").touch()
+    assert_one_line(train(street_camvid, tmp_path / "file" / "run"), "file/run cannot be made: Not a directory")
+    result = train(street_camvid, tmp_path / "file")
+    assert result.exit_code == 2
+    assert "is a file" in result.stderr
+
+
+def test_a_full_disk_is_one_line(street_camvid: Path, tmp_path: Path):
+    (tmp_path / "state.pt.part").symlink_to("/dev/full")
+    assert_one_line(train(street_camvid, tmp_path, "--epochs", "1"), "cannot be written to", "No space left on device")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -138,9 +258,11 @@ def test_errors_are_one_line(street_camvid: Path, trained: Path, tmp_path: Path)
         (["--dataset", "camvid"], "--data-dir is missing"),
         (["--dataset", "camvid", "--data-dir", "x"], "--distill none"),
         (["--dataset", "camvid", "--data-dir", "x", "--distill", "none"], "--output is missing"),
-        (["--dataset", "camvid", "--data-dir", "x", "--eval", "val"], "--eval needs --weights"),
+        (["--dataset", "camvid", "--data-dir", "x", "--eval", "val"], "--weights is missing"),
+        (["--dataset", "camvid", "--data-dir", "x", "--weights", "w"], "--weights and --json belong to --eval"),
         (["--crop-size", "64"], "WIDTHxHEIGHT"),
         (["pretrain"], "--data-dir is missing"),
+        (["--model", "b", "pretrain"], "--model must follow the word 'pretrain'"),
     ],
 )
 def test_usage_errors_say_what_is_missing(arguments: list[str], words: str):
@@ -151,3 +273,23 @@ def test_usage_errors_say_what_is_missing(arguments: list[str], words: str):
 
 def test_a_loss_that_is_not_finite_ends_the_run(street_camvid: Path, tmp_path: Path):
     assert_one_line(train(street_camvid, tmp_path / "run", "--lr", "1e30"), "the loss became", "lower --lr")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"]])
+def test_the_help_shows_examples_line_by_line_and_explains_each_option(arguments: list[str]):
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "\\b" not in result.output
+    examples = [line.strip() for line in result.output.splitlines() if line.strip().startswith("bsdnet-train ")]
+    assert examples
+    for example in examples:
+        assert run(*example.split()[1:]).exit_code == 1  # no usage error: only the data are missing
+    command = cli.commands["pretrain"] if "pretrain" in arguments else cli
+    assert all(option.help for option in command.params if isinstance(option, click.Option))
+
+
+def test_the_readme_explains_the_options_that_there_are():
+    table = (ROOT / "README.md").read_text().partition("| option of `bsdnet-train` |")[2].partition("\n\n")[0]
+    explained = [name for row in table.splitlines()[2:] for name in re.findall(r"`(--[a-z-]+)`", row.split("|")[1])]
+    options = {parameter.opts[0] for command in (cli, *cli.commands.values()) for parameter in command.params}
+    assert sorted(explained) == sorted(options | {"--help"})

@@ -10,7 +10,7 @@ from bsdnet.checkpoint import load_checkpoint, save_backbone
 from bsdnet.errors import CheckpointError
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.modeling import BSDNet
-from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
+from tests.trainer.tiny import TINY
 from trainer.datasets.camvid import CamVid
 from trainer.device import normalize
 from trainer.recipes import CAMVID
@@ -86,12 +86,12 @@ def test_the_seed_decides_the_first_weights(street_camvid: Path):
 
 def test_a_pretrained_backbone_is_taken_over(street_camvid: Path, tmp_path: Path):
     dataset, path = CamVid(street_camvid, "train"), tmp_path / "backbone.safetensors"
-    source = BSDNet(S_CONFIG).backbone
+    source = BSDNet(TINY).backbone
     save_backbone(path, source, "bsdnet_s")
     model = SegmentationTask(RECIPE, dataset, dataset, CPU, pretrained=path).model
     kernel = source.stem[0][0].weight
     torch.testing.assert_close(model.backbone.stem[0][0].weight, kernel.half().float(), rtol=0, atol=0)
-    save_backbone(path, BSDNet(B_CONFIG).backbone, "bsdnet_b")
+    save_backbone(path, BSDNet(replace(TINY, kernel_size=5)).backbone, "bsdnet_s")
     with pytest.raises(CheckpointError, match="another shape"):
         SegmentationTask(RECIPE, dataset, dataset, CPU, pretrained=path)
 

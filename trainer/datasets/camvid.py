@@ -61,7 +61,7 @@ class CamVid:
         """Read one pair: picture `(H, W, 3)` uint8 RGB, labels `(H, W)` uint8 with 255 for no class.
 
         Raises:
-            DatasetError: a file cannot be read, or picture and labels differ in size.
+            DatasetError: a file cannot be read, picture and labels differ in size, or a label is none of CamVid's.
         """
         image_path, label_path = self._pairs[index]
         bgr = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
@@ -70,7 +70,14 @@ class CamVid:
             raise DatasetError(f"{image_path if bgr is None else label_path} cannot be read as a picture")
         if labels.ndim != 2 or labels.shape != bgr.shape[:2]:
             raise DatasetError(f"{label_path} has shape {labels.shape}, expected {bgr.shape[:2]} as {image_path.name}")
-        labels[labels >= len(self.classes)] = IGNORE_INDEX
+        num_classes = len(self.classes)
+        known = (labels <= num_classes) | (labels == IGNORE_INDEX)
+        if not known.all():
+            raise DatasetError(
+                f"{label_path} holds the label {labels[~known].max()}; expected class indices 0 to {num_classes - 1}, "
+                f"and {num_classes} for no class"
+            )
+        labels[labels == num_classes] = IGNORE_INDEX
         return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(labels, np.uint8)
 
     @property
