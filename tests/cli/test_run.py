@@ -142,6 +142,15 @@ def test_overwriting(run: Run, clip: Path, tmp_path: Path):
     assert len(decoded_times(out)) == 5
 
 
+def test_what_a_killed_run_has_left_is_replaced_only_on_demand(run: Run, clip: Path, tmp_path: Path):
+    part = tmp_path / "out.mp4.part"
+    part.write_bytes(b"all that is left")
+    assert "out.mp4.part" in run(clip, "-o", tmp_path / "out.mp4").stderr
+    assert part.read_bytes() == b"all that is left"
+    assert run(clip, "-o", tmp_path / "out.mp4", "-y").exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
 @pytest.mark.parametrize(("arguments", "rate"), [([], 15), (["--fps", "5"], 5)])
 def test_images_and_their_rate(run: Run, tmp_path: Path, arguments: list[str], rate: int):
     (tmp_path / "frames").mkdir()
