@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bsdnet.checkpoint import (
@@ -152,3 +153,13 @@ def test_a_folder_that_is_missing(tmp_path: Path):
 def test_shipped_weights_by_name():
     with pytest.raises(CheckpointError, match="no weights 'x' ship"):
         default_weights("x")
+
+
+def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fill(*arguments: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("bsdnet.checkpoint.save_file", fill)
+    with pytest.raises(CheckpointError, match=r"cannot be written to .*net\.safetensors: .*No space left on device"):
+        save_checkpoint(tmp_path / "net.safetensors", BSDNet(TINY), METADATA)
+    assert not list(tmp_path.iterdir())

@@ -20,6 +20,6 @@ def full_sized() -> Iterator[dict[str, BSDNetConfig]]:
     real = dict(CONFIGS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(CONFIGS, "s", TINY)
-        patch.setitem(CONFIGS, "b", replace(TINY, channels=(8, 16, 16, 32)))
+        patch.setitem(CONFIGS, "b", replace(TINY, channels=(16, 32, 32, 64)))
         yield real
     torch.set_num_threads(threads)

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -27,6 +28,34 @@ def test_a_flip_mirrors_both(pair):
     rgb, labels = transform(*pair, np.random.default_rng(0))
     np.testing.assert_array_equal(rgb, pair[0][:, ::-1])
     np.testing.assert_array_equal(labels, pair[1][:, ::-1])
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_a_view_of_the_whole_is_a_resize(pair, scale: float, flip: int):
+    """Pixel centres lie at half-integers, as they do where the logits are enlarged: nothing moves by half a pixel."""
+    rgb, labels = pair[0].repeat(2, 0).repeat(2, 1), pair[1].repeat(2, 0).repeat(2, 1)  # (120, 160)
+    size = (round(120 * scale), round(160 * scale))
+    recipe = replace(PLAIN, scale_range=(scale, scale), flip_probability=flip, crop_size=(max(32, size[0]), size[1]))
+    seen, seen_labels = TrainTransform(recipe=recipe)(rgb, labels, np.random.default_rng(0))
+    expected = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_LINEAR)
+    expected_labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    if flip:
+        seen, seen_labels = seen[:, ::-1], seen_labels[:, ::-1]
+    inside = slice(2, -2)  # at the edge the one mirrors and the other repeats
+    np.testing.assert_allclose(seen[inside, inside].astype(int), expected[inside, inside], atol=1)
+    np.testing.assert_array_equal(seen_labels[inside, inside], expected_labels[inside, inside])
+
+
+def test_scales_are_drawn_log_uniformly_and_both_flips_happen():
+    transform = TrainTransform(recipe=replace(CAMVID, scale_range=(0.5, 2)))
+    views = np.array([transform._random_view((360, 480), np.random.default_rng(seed)) for seed in range(400)])
+    scales, flipped = views[:, 1, 1], views[:, 0, 0] < 0
+    assert 0.5 <= scales.min() < 0.55
+    assert 1.8 < scales.max() <= 2
+    assert (scales < 1).mean() == pytest.approx(0.5, abs=0.07)
+    assert flipped.mean() == pytest.approx(0.5, abs=0.07)
+    np.testing.assert_allclose(np.abs(views[:, 0, 0]), scales)
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.3, 2.0])
@@ -66,6 +95,20 @@ def test_chance_comes_from_the_generator_alone(pair):
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
     assert (first[0] != other[0]).any()
+
+
+def test_jitter_changes_each_property_of_colour():
+    gray = np.full((1, 1, 3), 100, np.uint8)
+    teal = np.array([[[40, 120, 160]]], np.uint8)
+    seen = [[jitter_colors(one, 0.4, np.random.default_rng(seed))[0, 0] for one in (gray, teal)] for seed in range(200)]
+    grays, teals = np.array(seen).astype(float).transpose(1, 0, 2)
+    assert grays.mean(1).min() < 70  # darker and brighter
+    assert grays.mean(1).max() > 130
+    assert np.abs(grays[:, 0] - grays[:, 2]).max() > 8  # another white balance
+    spread = np.ptp(teals, axis=1)
+    assert spread.max() > 150 > 90 > spread.min()  # more and less colourful
+    plain = jitter_colors(teal, 1e-6, np.random.default_rng(0))
+    np.testing.assert_allclose(plain.astype(int), teal, atol=1)
 
 
 def test_jitter_changes_colours_and_keeps_order():

@@ -46,6 +46,11 @@ def test_camvid_reports_what_is_missing(street_camvid: Path, tmp_path: Path):
     label.write_bytes(b"rubbish")
     with pytest.raises(DatasetError, match=rf"{label.name} cannot be read"):
         CamVid(tmp_path, "val")[0]
+    cv2.imwrite(str(label), np.full((96, 128), 12, np.uint8))
+    with pytest.raises(DatasetError, match="holds the label 12; expected class indices 0 to 10, and 11 for no class"):
+        CamVid(tmp_path, "val")[0]
+    cv2.imwrite(str(label), np.tile(np.uint8([10, 11, 255]), (96, 43))[:, :128])
+    assert set(np.unique(CamVid(tmp_path, "val")[0][1])) == {10, 255}
     cv2.imwrite(str(label), np.zeros((10, 10), np.uint8))
     with pytest.raises(DatasetError, match="shape"):
         CamVid(tmp_path, "val")[0]

@@ -7,17 +7,36 @@ import torch
 from torch.nn import functional as F
 
 from bsdnet.checkpoint import load_checkpoint, save_backbone
-from bsdnet.errors import CheckpointError
+from bsdnet.classes import CAMVID_11
+from bsdnet.errors import CheckpointError, DatasetError
 from bsdnet.metrics import ConfusionMatrix
-from bsdnet.modeling import BSDNet
+from bsdnet.modeling import BSDNet, BSDNetConfig
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
 from tests.trainer.tiny import TINY
 from trainer.datasets.camvid import CamVid
 from trainer.device import normalize
 from trainer.recipes import CAMVID
-from trainer.segmentation import SegmentationTask, evaluate, format_iou
+from trainer.segmentation import CONFIGS, SegmentationTask, evaluate, format_iou
 
 CPU = torch.device("cpu")
 RECIPE = replace(CAMVID, epochs=1, batch_size=2, crop_size=(64, 64), train_size=(96, 128))
+
+
+class Blank:
+    """Pictures without any class, one of which may be broken."""
+
+    classes = CAMVID_11
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if index == self.broken:
+            raise DatasetError(f"picture {index} cannot be read")
+        return np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 255, np.uint8)
 
 
 @pytest.fixture
@@ -71,6 +90,25 @@ def test_rare_classes_weigh_more(street_camvid: Path, task: SegmentationTask):
     np.testing.assert_allclose(task._class_weights.numpy(), expected, rtol=1e-5)
     plain = SegmentationTask(replace(RECIPE, class_weight_offset=None), dataset, dataset, CPU)
     assert plain._class_weights is None
+
+
+def test_a_data_set_without_classes_is_refused():
+    with pytest.raises(DatasetError, match="no pixel of the training pictures has a class"):
+        SegmentationTask(RECIPE, Blank(), Blank(), CPU)
+
+
+def test_an_error_in_another_process_is_one_line():
+    recipe = replace(RECIPE, class_weight_offset=None)
+    for workers in (0, 1):
+        with pytest.raises(DatasetError, match=r"^picture 1 cannot be read$"):
+            list(SegmentationTask(recipe, Blank(broken=1), Blank(), CPU, workers=workers).batches(0))
+
+
+def test_a_recipe_names_a_shape(street_camvid: Path, full_sized: dict[str, BSDNetConfig]):
+    assert full_sized == {"s": S_CONFIG, "b": B_CONFIG}
+    dataset = CamVid(street_camvid, "train")
+    model = SegmentationTask(replace(RECIPE, model="b", dasp_rates=(1, 3)), dataset, dataset, CPU).model
+    assert model.config == replace(CONFIGS["b"], num_classes=11, dasp_rates=(1, 3))
 
 
 def test_the_seed_decides_the_first_weights(street_camvid: Path):
