@@ -48,7 +48,7 @@ class AudioCopy:
             codec = stream.codec_context.name if stream.codec_context else "unknown"
             if not _fits(stream, output.format.name):
                 logger.warning(
-                    "The %s sound of %s does not fit into a %s file and is left out.",
+                    "the %s sound of %s does not fit into a %s file and is left out",
                     codec,
                     self._name,
                     output.format.name,

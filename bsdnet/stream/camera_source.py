@@ -48,10 +48,8 @@ class CameraSource(VideoSource):
             self._changed.wait_for(lambda: self._newest is not None or self._ended, _OPEN_TIMEOUT_S)
             if self._newest is None:
                 self._closed = True
-                reason = (
-                    "cannot be opened; is it in use?" if self._ended else f"gave no picture in {_OPEN_TIMEOUT_S} s."
-                )
-                raise SourceError(f"The {self._name} {reason}")
+                reason = "cannot be opened; is it in use?" if self._ended else f"gave no picture in {_OPEN_TIMEOUT_S} s"
+                raise SourceError(f"the {self._name} {reason}")
             height, width = self._newest[0].shape[:2]
         self._info = StreamInfo(
             name=self._name,
@@ -82,7 +80,7 @@ class CameraSource(VideoSource):
             if self._closed:
                 return None
             if self._newest is None:
-                raise SourceError(f"The {self._name} stopped giving pictures; was it unplugged?")
+                raise SourceError(f"the {self._name} stopped giving pictures; was it unplugged?")
             bgr, index, pts = self._newest
             self._newest = None
         rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
@@ -90,7 +88,7 @@ class CameraSource(VideoSource):
 
     def seek(self, time_s: float) -> None:
         """Raise: a camera has no past."""
-        raise SourceError(f"Cannot seek in {self._name}: it is live.")
+        raise SourceError(f"cannot seek in {self._name}: it is live")
 
     def close(self) -> None:
         """Stop; a driver that does not answer is left behind."""
@@ -128,4 +126,4 @@ def _check_exists(device: int | str, name: str) -> None:
     if sys.platform != "linux" or path.exists():
         return
     here = ", ".join(sorted(str(camera) for camera in Path("/dev").glob("video*"))) or "none"
-    raise SourceError(f"There is no {name} ({path}); cameras of this machine: {here}.")
+    raise SourceError(f"there is no {name} ({path}); cameras of this machine: {here}")

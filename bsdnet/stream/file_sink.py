@@ -85,9 +85,9 @@ class FileSink(VideoSink):
         self._frame_s = Fraction(0)
         self._num_written = 0
         if not 0 <= crf <= 51:
-            raise ConfigError(f"crf is {crf}; expected 0 (lossless) to 51 (worst).")
+            raise ConfigError(f"crf is {crf}; expected 0 (lossless) to 51 (worst)")
         if preset not in PRESETS:
-            raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}.")
+            raise ConfigError(f"preset is {preset!r}; expected one of {', '.join(PRESETS)}")
         if source_path is not None:
             self._check_not_input(source_path)
         self._check_free()
@@ -103,13 +103,13 @@ class FileSink(VideoSink):
             try:
                 self._audio = AudioCopy(info.audio_path)
             except (av.FFmpegError, OSError) as error:
-                raise SinkError(f"The sound of {info.audio_path} cannot be read: {error.strerror}.") from error
+                raise SinkError(f"the sound of {info.audio_path} cannot be read: {error.strerror}") from error
 
     def write(self, result: StreamResult) -> None:
         """Encode one rendered frame."""
         rendered = result.prediction.rendered
         if rendered is None:
-            raise SinkError(f"{self.name} was given a result without a rendered frame; ask the segmenter for it.")
+            raise SinkError(f"{self.name} was given a result without a rendered frame; ask the segmenter for it")
         try:
             if self._writer is None:
                 self._writer = self._start(result.frame, (rendered.shape[0], rendered.shape[1]))
@@ -123,7 +123,7 @@ class FileSink(VideoSink):
         """Close the file and give it its name."""
         if self._writer is None or self._file is None:
             self.abort()
-            raise SinkError(f"{self._path} was not written: there was no frame to write.")
+            raise SinkError(f"{self._path} was not written: there was no frame to write")
         try:
             self._writer.close(self._last, self._last + self._frame_s)
             os.fsync(self._file.fileno())
@@ -147,27 +147,27 @@ class FileSink(VideoSink):
         try:
             descriptor = os.open(self._part, os.O_RDWR | os.O_CREAT | exclusive | getattr(os, "O_BINARY", 0), 0o666)
         except OSError as error:
-            raise SinkError(f"{self._part} cannot be created: {error.strerror}.") from error
+            raise SinkError(f"{self._part} cannot be created: {error.strerror}") from error
         file = os.fdopen(descriptor, "wb", buffering=0)
         if not _lock(file, self._part):
             file.close()
-            raise SinkError(f"{self._part} is being written by another run; give the output another name.")
+            raise SinkError(f"{self._part} is being written by another run; give the output another name")
         file.truncate(0)
         return file
 
     @property
     def _opened_info(self) -> StreamInfo:
         if self._info is None:
-            raise SinkError(f"{self.name} was not opened before it was written to.")
+            raise SinkError(f"{self.name} was not opened before it was written to")
         return self._info
 
     def _start(self, first: Frame, size: tuple[int, int]) -> H264Writer:
         info = self._opened_info
         if self._file is None:
-            raise SinkError(f"{self.name} was not opened, or was closed, before it was written to.")
+            raise SinkError(f"{self.name} was not opened, or was closed, before it was written to")
         if max(size) > _MAX_SIDE_PX:
             pictures = f"its pictures would be {size[1]}x{size[0]}, and H.264 ends at {_MAX_SIDE_PX}"
-            raise SinkError(f"{self._path} cannot be written: {pictures}.")
+            raise SinkError(f"{self._path} cannot be written: {pictures}")
         fps = Fraction(info.fps if info.fps > 0 else _FALLBACK_FPS).limit_denominator(1001)
         self._frame_s = 1 / fps
         from_start = first.index == 0
@@ -195,7 +195,7 @@ class FileSink(VideoSink):
         """Leave the partial file as it is, and say where it is."""
         self._release()
         kept = f"; what was written is in {self._part}" if self._num_written else ""
-        return SinkError(f"{self._path} cannot be written: {error.strerror}{kept}.")
+        return SinkError(f"{self._path} cannot be written: {error.strerror}{kept}")
 
     def _release(self) -> None:
         """Close all files, and remove the partial one if there is no frame in it.
@@ -215,11 +215,13 @@ class FileSink(VideoSink):
         if self._overwrite:
             return
         if self._path.exists():
-            raise SinkError(f"{self._path} exists already; give another name or allow overwriting.")
+            raise SinkError(
+                f"{self._path} exists already; give another name, or pass -y to replace it (overwrite=True)"
+            )
         if partial and self._part.exists():
             raise SinkError(
-                f"{self._part} is left from a run that did not finish and may hold its video; "
-                "rename or remove it, or allow overwriting."
+                f"{self._part} is left from a run that did not finish, or still goes on, and may hold its video; "
+                "rename it, or pass -y to replace it (overwrite=True)"
             )
 
     def _check_not_input(self, source_path: str | Path) -> None:
@@ -228,9 +230,7 @@ class FileSink(VideoSink):
             if written.resolve() == source.resolve() or (
                 written.exists() and source.exists() and written.samefile(source)
             ):
-                raise SinkError(
-                    f"{written} is the input, which must not be written over; give the output another name."
-                )
+                raise SinkError(f"{written} is the input, which must not be written over; give the output another name")
 
 
 class _Timeline:
@@ -263,15 +263,15 @@ class _Timeline:
 
 def _check_target(path: Path) -> None:
     if path.is_dir():
-        raise SinkError(f"{path} is a folder; give the name of a video file in it.")
+        raise SinkError(f"{path} is a folder; give the name of a video file in it")
     if path.suffix.lower() not in FORMATS:
-        raise SinkError(f"{path} has no suffix that tells a video format; expected one of {' '.join(FORMATS)}.")
+        raise SinkError(f"{path} has no suffix that tells a video format; expected one of {' '.join(FORMATS)}")
     if not path.parent.is_dir():
         raise SinkError(
-            f"The folder {path.parent} does not exist; make it first: mkdir -p {shlex.quote(str(path.parent))}"
+            f"the folder {path.parent} does not exist; make it first: mkdir -p {shlex.quote(str(path.parent))}"
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise SinkError(f"The folder {path.parent} may not be written to: permission denied.")
+        raise SinkError(f"the folder {path.parent} may not be written to: permission denied")
 
 
 def _lock(file: BinaryIO, path: Path) -> bool:

@@ -101,7 +101,7 @@ class FileSource(VideoSource):
         with self._lock:
             if self._closed or not self._info.seekable:
                 reason = "is closed" if self._closed else "does not say where its frames are"
-                raise SourceError(f"Cannot seek in {self._path.name}: it {reason}.")
+                raise SourceError(f"cannot seek in {self._path.name}: it {reason}")
             self._sought = True
             self._last_pts = None
             target = self._start_pts + math.floor((time_s + _SEEK_TOLERANCE_S) / self._time_base)
@@ -123,7 +123,7 @@ class FileSource(VideoSource):
     def _describe(self) -> StreamInfo:
         first = self._next_picture()
         if first is None:
-            raise SourceError(f"{self._path} has a video stream, but no frame of it can be decoded; it is damaged.")
+            raise SourceError(f"{self._path} has a video stream, but no frame of it can be decoded; it is damaged")
         self._ahead = [first]
         height, width = self._to_rgb(first).shape[:2]
         self._first_pts = self._pts_of(first)
@@ -224,30 +224,30 @@ class FileSource(VideoSource):
 
 def _open(path: Path) -> InputContainer:
     if not path.exists():
-        raise SourceError(f"There is no file {path}.")
+        raise SourceError(f"there is no file {path}")
     if path.is_dir():
-        raise SourceError(f"{path} is a folder; expected a video file.")
+        raise SourceError(f"{path} is a folder; expected a video file")
     if not path.is_file():  # they cannot be read from the start again, as probing, seeking and sound need it
-        raise SourceError(f"{path} is a pipe or a device; expected a video file, or camera:{path} for a camera.")
+        raise SourceError(f"{path} is a pipe or a device; expected a video file, or camera:{path} for a camera")
     if path.stat().st_size == 0:
-        raise SourceError(f"{path} is empty (0 bytes); expected a video file.")
+        raise SourceError(f"{path} is empty (0 bytes); expected a video file")
     try:
         # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
         return av.open(str(path.absolute()), "r")
     except PermissionError:
-        raise SourceError(f"{path} may not be read: permission denied.") from None
+        raise SourceError(f"{path} may not be read: permission denied") from None
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{path} is not a video that can be read, or is damaged ({error.strerror}).") from error
+        raise SourceError(f"{path} is not a video that can be read, or is damaged ({error.strerror})") from error
 
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:  # a music file's cover
             if stream.codec_context is None:
-                raise SourceError(f"{path} holds video in a format for which there is no decoder.")
+                raise SourceError(f"{path} holds video in a format for which there is no decoder")
             return stream
     kinds = sorted({stream.type for stream in container.streams})
-    raise SourceError(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'}.")
+    raise SourceError(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'}")
 
 
 def _fraction(value: Fraction | None) -> Fraction:

@@ -128,7 +128,7 @@ class Flow:
         """Leave IDLE; `threads` are those that will report to `thread_ended`."""
         with self._lock:
             if self.state is not PipelineState.IDLE:
-                raise PipelineError(f"start: the pipeline is {self.state.value} already; make a new one.")
+                raise PipelineError(f"start: the pipeline is {self.state.value} already; make a new one")
             self.state = PipelineState.PAUSED if paused else PipelineState.RUNNING
             self.alive.update(threads)
 
@@ -160,7 +160,7 @@ class Flow:
         with self._lock:
             self._require_active("step")
             if self.state is not PipelineState.PAUSED:
-                raise PipelineError("step: the pipeline is running; pause it first.")
+                raise PipelineError("step: the pipeline is running; pause it first")
             self._steps += 1
             self._infer_wake.notify()
 
@@ -169,7 +169,7 @@ class Flow:
         with self._lock:
             self._require_active("seek")
             if not self._info.seekable:
-                raise SourceError(f"seek: {self._info.name} cannot be sought in; it only plays on.")
+                raise SourceError(f"seek: {self._info.name} cannot be sought in; it only plays on")
             self._epoch += 1
             self._seek_to_s = time_s
             self._source_ended = False
@@ -327,13 +327,13 @@ class Flow:
 
     def _require_started(self, call: str) -> None:
         if self.state is PipelineState.IDLE:
-            raise PipelineError(f"{call}: the pipeline has not been started; call start() first.")
+            raise PipelineError(f"{call}: the pipeline has not been started; call start() first")
 
     def _require_active(self, call: str) -> None:
         self._require_started(call)
         if self.state.ended or self.ending is not None:
             state = self.state.value if self.state.ended else "coming to its end"
-            raise PipelineError(f"{call}: the pipeline is {state} and plays no more; make a new one.")
+            raise PipelineError(f"{call}: the pipeline is {state} and plays no more; make a new one")
 
     def _begin(self, ending: Ending) -> None:
         self.ending = ending

@@ -33,7 +33,7 @@ class ImageFolderSource(IndexedSource):
         self._paths = _find_images(path)
         first = next((picture for picture in map(_load, self._paths) if picture is not None), None)
         if first is None:
-            raise SourceError(f"None of the {len(self._paths)} images of {path} can be decoded; they are damaged.")
+            raise SourceError(f"none of the {len(self._paths)} images of {path} can be decoded; they are damaged")
         height, width = first.shape[:2]
         name = Path(path).name or str(path)
         super().__init__(name=name, size=(height, width), num_frames=len(self._paths), fps=fps)
@@ -50,11 +50,11 @@ def _find_images(path: str | Path) -> list[Path]:
         else:
             found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  (may be absolute)
     except PermissionError:
-        raise SourceError(f"{path} may not be read: permission denied.") from None
+        raise SourceError(f"{path} may not be read: permission denied") from None
     images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
     if not images:
-        kind = "The folder" if folder.is_dir() else "The pattern"
-        raise SourceError(f"{kind} {path} holds no image; expected files ending in {' '.join(IMAGE_SUFFIXES)}.")
+        kind = "the folder" if folder.is_dir() else "the pattern"
+        raise SourceError(f"{kind} {path} holds no image; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
     return sorted(images, key=_natural_key)
 
 

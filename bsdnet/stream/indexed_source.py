@@ -73,7 +73,7 @@ class IndexedSource(VideoSource):
     def seek(self, time_s: float) -> None:
         """Make the picture that is shown at `time_s` the next one."""
         if self._closed:
-            raise SourceError(f"{self._info.name} is closed; open it again to seek in it.")
+            raise SourceError(f"{self._info.name} is closed; open it again to seek in it")
         index = math.floor((time_s + _SEEK_TOLERANCE_S) * self._rate)
         self._next = min(max(index, 0), self._num_frames - 1)
 
@@ -96,12 +96,12 @@ class ArraySource(IndexedSource):
 
     def __init__(self, frames: Sequence[NDArray[np.uint8]], fps: float = 25.0, *, name: str = "frames") -> None:
         if len(frames) == 0:
-            raise SourceError(f"{name}: no frames were given; give at least one.")
+            raise SourceError(f"{name}: no frames were given; give at least one")
         for index, frame in enumerate(frames):
             if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
                 raise SourceError(
                     f"{name}: frame {index} is a {frame.dtype} array of shape {frame.shape}; "
-                    "expected uint8 RGB of shape (height, width, 3)."
+                    "expected uint8 RGB of shape (height, width, 3)"
                 )
         height, width = frames[0].shape[:2]
         super().__init__(name=name, size=(height, width), num_frames=len(frames), fps=fps)
@@ -133,7 +133,7 @@ def frame_rate(fps: float) -> Fraction:
         ConfigError: fps is not from 0.01 to 1000.
     """
     if not 0.01 <= fps <= 1000:
-        raise ConfigError(f"fps is {fps}; expected 0.01 to 1000 frames per second.")
+        raise ConfigError(f"fps is {fps}; expected 0.01 to 1000 frames per second")
     ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
     if ntsc and abs(float(ntsc) - fps) < 0.005 and not float(fps).is_integer():
         return ntsc

@@ -54,13 +54,13 @@ class MaskFolderSink(VideoSink):
         try:
             self._folder.mkdir(exist_ok=True)
         except OSError as error:
-            raise SinkError(f"The folder {self._folder} cannot be made: {error.strerror}.") from error
+            raise SinkError(f"the folder {self._folder} cannot be made: {error.strerror}") from error
 
     def write(self, result: StreamResult) -> None:
         """Write one label map."""
         labels = result.prediction.labels
         if labels is None:
-            raise SinkError(f"{self.name} was given a result without labels; ask the segmenter for them.")
+            raise SinkError(f"{self.name} was given a result without labels; ask the segmenter for them")
         name = f"{result.frame.index:06d}.png"
         try:
             (self._folder / name).write_bytes(encode_indexed_png(labels, self._palette))
@@ -69,7 +69,7 @@ class MaskFolderSink(VideoSink):
                 (self._folder / name).unlink()  # half a mask
             raise SinkError(
                 f"{self._folder / name} cannot be written: {error.strerror}; "
-                f"{len(self._written)} masks were written to the folder."
+                f"{len(self._written)} masks were written to the folder"
             ) from error
         self._written.add(name)
 
@@ -80,7 +80,7 @@ class MaskFolderSink(VideoSink):
                 if _MASK_NAME.fullmatch(file.name) and file.name not in self._written:
                     file.unlink()
         except OSError as error:
-            raise SinkError(f"An old mask in {self._folder} cannot be removed: {error.strerror}.") from error
+            raise SinkError(f"an old mask in {self._folder} cannot be removed: {error.strerror}") from error
 
     def abort(self) -> None:
         """Keep what was written: each mask is whole."""
@@ -88,24 +88,26 @@ class MaskFolderSink(VideoSink):
     def _check(self) -> None:
         folder = self._folder
         if folder.exists() and not folder.is_dir():
-            raise SinkError(f"{folder} is a file; give the name of a folder for the masks.")
+            raise SinkError(f"{folder} is a file; give the name of a folder for the masks")
         if not folder.parent.is_dir():
             parent = shlex.quote(str(folder.parent))
-            raise SinkError(f"The folder {folder.parent} does not exist; make it first: mkdir -p {parent}")
+            raise SinkError(f"the folder {folder.parent} does not exist; make it first: mkdir -p {parent}")
         try:
             occupied = folder.is_dir() and any(folder.iterdir())
         except OSError as error:
-            raise SinkError(f"The folder {folder} cannot be read: {error.strerror}.") from error
+            raise SinkError(f"the folder {folder} cannot be read: {error.strerror}") from error
         if occupied and not self._overwrite:
-            raise SinkError(f"The folder {folder} is not empty; give another name or allow overwriting.")
+            raise SinkError(
+                f"the folder {folder} is not empty; give another name, or pass -y to replace its masks (overwrite=True)"
+            )
         if not os.access(folder if folder.is_dir() else folder.parent, os.W_OK | os.X_OK):
-            raise SinkError(f"The folder {folder} may not be written to: permission denied.")
+            raise SinkError(f"the folder {folder} may not be written to: permission denied")
 
     def _check_old_masks(self) -> None:
         """Refuse a folder of other pictures with such names, the frames of the input for one: they would be lost."""
         for file in self._folder.iterdir() if self._folder.is_dir() else ():
             if _MASK_NAME.fullmatch(file.name) and not _may_be_mask(file):
-                raise SinkError(f"{file} is no mask of an earlier run and would be lost; give another folder.")
+                raise SinkError(f"{file} is no mask of an earlier run and would be lost; give another folder")
 
 
 def encode_indexed_png(labels: NDArray[np.uint8], palette: NDArray[np.uint8]) -> bytes:

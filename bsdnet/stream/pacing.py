@@ -17,7 +17,7 @@ class Pacer:
 
     def __init__(self, speed: float) -> None:
         if not speed > 0:
-            raise ConfigError(f"speed is {speed}: a number above 0 was expected, 1 being the stream's own speed.")
+            raise ConfigError(f"speed is {speed}: a number above 0 was expected, 1 being the stream's own speed")
         self.speed = speed
         self._origin: tuple[float, float] | None = None
 

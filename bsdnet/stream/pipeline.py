@@ -83,10 +83,10 @@ class StreamPipeline:
         annotate: Annotate | None = None,
     ) -> None:
         if not sinks:
-            raise ConfigError("A pipeline got no sinks, so nobody would see its results; give it at least one.")
+            raise ConfigError("a pipeline got no sinks, so nobody would see its results; give it at least one")
         for name, value in (("in_flight", in_flight), ("queue_frames", queue_frames), ("max_frames", max_frames)):
             if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}; a pipeline needs at least 1.")
+                raise ConfigError(f"{name} is {value}; a pipeline needs at least 1")
         self._source = source
         self._info = source.info
         self._segmenter = segmenter
@@ -199,7 +199,7 @@ class StreamPipeline:
             PipelineError: the pipeline was not started, or is at its end.
         """
         if not 0 <= time_s < math.inf:
-            raise ConfigError(f"seek to {time_s} s; a time from 0 s on was expected.")
+            raise ConfigError(f"seek to {time_s} s; a time from 0 s on was expected")
         self._flow.seek(time_s)
 
     def replace_segmenter(self, segmenter: SegmenterLike, *, release: Callable[[], None] | None = None) -> None:
@@ -227,9 +227,9 @@ class StreamPipeline:
             Exception: the first error of any stage, as it was raised there; later ones are logged.
         """
         if self.state is PipelineState.IDLE:
-            raise PipelineError("wait: the pipeline has not been started; call start() first.")
+            raise PipelineError("wait: the pipeline has not been started; call start() first")
         if threading.current_thread() in self._threads:
-            raise PipelineError("wait: called from one of the pipeline's own threads, which would wait for itself.")
+            raise PipelineError("wait: called from one of the pipeline's own threads, which would wait for itself")
         ended = self._flow.wait_for(lambda flow: flow.state.ended, timeout_s)
         if ended and self.error is not None:
             raise self.error
@@ -281,9 +281,9 @@ class StreamPipeline:
     def _fail(self, name: str, error: BaseException) -> None:
         error.add_note(f"It was raised in the pipeline's {name} thread.")
         if name == READER and self._flow.ending is not None:
-            logger.debug("The source failed when it was not needed any more", exc_info=error)
+            logger.debug("the source failed when it was not needed any more", exc_info=error)
         elif not self._flow.end(Ending.ABORT, error):
-            logger.warning("The %s failed too, after the pipeline was aborted: %s", name, error)
+            logger.warning("the %s failed too, after the pipeline was aborted: %s", name, error)
 
     def _read_frames(self) -> None:
         try:
@@ -386,7 +386,7 @@ class StreamPipeline:
         flow.wait_for(lambda flow: not flow.alive - {READER} or flow.ending is Ending.ABORT)
         flow.wait_for(lambda flow: not flow.alive, _ABORT_S)
         for name in flow.alive.copy():
-            logger.warning("The pipeline's %s thread does not return; it is left behind", name)
+            logger.warning("the pipeline's %s thread does not return; it is left behind", name)
         self._recorder.end()
         flow.settle()
 

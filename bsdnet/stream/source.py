@@ -37,20 +37,18 @@ def open_source(spec: str | Path, *, fps: float | None = None) -> VideoSource:
     """
     text = spec if isinstance(spec, str) else ""
     if spec == "":
-        raise SourceError("The source has an empty name; give a file, a folder, camera:0 or demo.")
+        raise SourceError("the source has an empty name; give a file, a folder, camera:0 or demo")
     if text == "demo":
         return _open_demo(fps)
     path = Path(spec)
     if not _scheme(text) and (path.is_dir() or (glob.has_magic(str(spec)) and not path.exists())):
         return ImageFolderSource(spec, fps=DEFAULT_FPS if fps is None else fps)
     if fps is not None:
-        raise ConfigError(f"fps is for folders of images and for the demo; {_safe_name(spec)} has its own timestamps.")
+        raise ConfigError(f"fps is for folders of images and for the demo; {_safe_name(spec)} has its own timestamps")
     if text.startswith("camera:"):
         return _open_camera(text.removeprefix("camera:"))
     if _scheme(text):
-        raise SourceError(
-            f"{_safe_name(spec)}: addresses of live streams are not supported yet; give a file or camera."
-        )
+        raise SourceError(f"{_safe_name(spec)}: addresses of live streams are not supported yet; give a file or camera")
     return FileSource(spec)
 
 
@@ -62,7 +60,7 @@ def _open_demo(fps: float | None) -> DemoSource:
 
 def _open_camera(device: str) -> CameraSource:
     if not device:
-        raise SourceError("camera: needs a number or a path behind the colon, such as camera:0.")
+        raise SourceError("camera: needs a number or a path behind the colon, such as camera:0")
     return CameraSource(int(device) if device.isdecimal() else device)
 
 

@@ -277,7 +277,7 @@ class TestFileSinkSound:
         out = tmp_path / f"out{suffix}"
         with caplog.at_level(logging.WARNING, "bsdnet"):
             run(FileSource(clip), FileSink(out))
-        assert f"The {codec} sound of clip.mkv does not fit" in caplog.text
+        assert f"the {codec} sound of clip.mkv does not fit" in caplog.text
         with av.open(str(out)) as container:
             assert not container.streams.audio
         assert len(decoded_times(out)) == 10

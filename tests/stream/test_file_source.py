@@ -37,7 +37,7 @@ class TestFileSource:
         with FileSource(clip) as source:
             assert [frame.time_s for frame in source] == pytest.approx([i / 25 for i in range(6)])
             assert not source.info.seekable
-            with pytest.raises(SourceError, match="Cannot seek"):
+            with pytest.raises(SourceError, match="cannot seek"):
                 source.seek(0.0)
 
     @pytest.mark.parametrize("rotation", [-90, 90, 180])

@@ -37,7 +37,10 @@ class TestFlow:
     def test_a_live_sink_gets_the_newest_and_holds_nobody_up(self):
         every, shown = FakeSink("every"), FakeSink("shown", live=True, hold=True)
         pipeline = StreamPipeline(FakeSource(40), FakeSegmenter(), [every, shown])
-        pipeline.start()
+        pipeline.start(paused=True)
+        pipeline.step()
+        assert eventually(lambda: len(every.results) == 1 and pipeline.stats.sinks[1].queued == 0)  # both have one
+        pipeline.resume()
         assert eventually(lambda: len(every.results) == 40)
         assert shown.indices == []
         shown.gate.set()

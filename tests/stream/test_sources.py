@@ -193,7 +193,7 @@ class TestImageFolder:
 
     def test_only_broken_images(self, tmp_path: Path) -> None:
         (tmp_path / "1.png").write_bytes(b"broken")
-        with pytest.raises(SourceError, match=r"None of the 1 images .* can be decoded"):
+        with pytest.raises(SourceError, match=r"none of the 1 images .* can be decoded"):
             ImageFolderSource(tmp_path)
 
     def test_an_empty_folder_names_the_suffixes(self, tmp_path: Path) -> None:
@@ -280,9 +280,9 @@ class TestOpenSource:
         assert "hunter2" not in str(caught.value)
 
     def test_missing_file_and_pattern(self, tmp_path: Path) -> None:
-        with pytest.raises(SourceError, match="There is no file"):
+        with pytest.raises(SourceError, match="there is no file"):
             open_source(tmp_path / "none.mp4")
         with pytest.raises(SourceError, match="empty name"):
             open_source("")
-        with pytest.raises(SourceError, match="The pattern"):
+        with pytest.raises(SourceError, match="the pattern"):
             open_source(str(tmp_path / "*.png"))
