@@ -240,9 +240,8 @@ def _configure_logging(*, debug: bool) -> None:
     from cli.terminal import LogHandler
 
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(debug=debug)], force=True)
-    if debug:
-        for package in ("bsdnet", "cli"):
-            logging.getLogger(package).setLevel(logging.DEBUG)
+    for package in ("bsdnet", "cli"):
+        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.NOTSET)
 
 
 def _warn_of_two_opencvs() -> None:
