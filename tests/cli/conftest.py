@@ -78,7 +78,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(path, [np.full((*SIZE, 3), GRAY, np.uint8)] * 5, sound="aac", sound_s=0.2)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """More threads only wait for each other in so small a network."""
     before = torch.get_num_threads()
