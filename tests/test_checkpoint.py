@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from bsdnet.checkpoint import (
@@ -60,13 +60,15 @@ def test_a_network_comes_back_as_it_was(saved: Path):
     assert not checkpoint.model.training
 
 
-def test_no_partial_file_is_left(saved: Path):
+def test_the_file_stands_alone_and_is_readable_by_all(saved: Path):
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+    assert saved.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_backbone_fits_networks_with_another_head(tmp_path: Path):
     path = tmp_path / "backbone.safetensors"
     source = BSDNet(TINY).backbone
+    source.stem[0][1].running_var.fill_(1 / 3)  # batch norms stay fp32
     save_backbone(path, source, "bsdnet_s")
     target = BSDNet(replace(TINY, num_classes=19)).backbone
     load_backbone(path, target)
@@ -114,6 +116,17 @@ def test_tensors_that_do_not_fit_the_shape(saved: Path):
     rewrite(saved, config=json.dumps({**replace(TINY, decoder_channels=16).__dict__}))
     with pytest.raises(CheckpointError, match="another shape"):
         load_checkpoint(saved)
+
+
+def test_a_tensor_too_few_or_too_many(saved: Path):
+    tensors = load_file(saved)
+    with safe_open(saved, "pt") as opened:
+        texts = opened.metadata()
+    fewer = {name: tensor for name, tensor in tensors.items() if name != "head.classifier.bias"}
+    for changed in ({**tensors, "more": torch.zeros(1)}, fewer):
+        save_file(changed, saved, texts)
+        with pytest.raises(CheckpointError, match="another shape"):
+            load_checkpoint(saved)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ from bsdnet.metrics import ConfusionMatrix
 
 def test_iou_of_a_hand_counted_picture():
     matrix = ConfusionMatrix(3)
-    matrix.update(np.array([[0, 0, 1], [1, 255, 1]]), np.array([[0, 1, 1], [1, 0, 0]]))
-    # class 0: 1 hit, 1 missed, 1 false -> 1/3; class 1: 2 hits, 1 missed, 1 false -> 2/4; class 2 does not occur.
-    np.testing.assert_allclose(matrix.iou, [1 / 3, 1 / 2, np.nan])
-    assert matrix.mean_iou == pytest.approx(5 / 12)
-    assert matrix.pixel_accuracy == pytest.approx(3 / 5)
+    matrix.update(np.array([[0, 0, 1], [1, 255, 1], [0, 3, 255]]), np.array([[0, 1, 1], [1, 0, 0], [1, 2, 2]]))
+    np.testing.assert_array_equal(matrix.counts, [[1, 2, 0], [1, 2, 0], [0, 0, 0]])  # (true class, predicted class)
+    # class 0: 1 hit, 2 missed, 1 false -> 1/4; class 1: 2 hits, 1 missed, 2 false -> 2/5; class 2 does not occur.
+    np.testing.assert_allclose(matrix.iou, [1 / 4, 2 / 5, np.nan])
+    assert matrix.mean_iou == pytest.approx(13 / 40)
+    assert matrix.pixel_accuracy == pytest.approx(1 / 2)
 
 
 def test_a_class_that_is_only_predicted_counts_as_zero():

@@ -208,17 +208,22 @@ def _evaluate(options: dict[str, Any]) -> None:
         for drive, part in by_drive.items():
             click.echo(f"mIoU of drive {drive}  {100 * part.mean_iou:5.1f}")
         return
-    named = zip(dataset.classes.names, matrix.iou.tolist(), strict=True)
+    named = zip(dataset.classes.names, matrix.iou, strict=True)
     result = {
         "dataset": options["dataset"],
         "split": options["eval_split"],
         "images": len(dataset),
-        "miou": matrix.mean_iou,
-        "pixel_accuracy": matrix.pixel_accuracy,
-        "miou_by_drive": {drive: part.mean_iou for drive, part in by_drive.items()},
-        "iou": {name: None if math.isnan(iou) else iou for name, iou in named},
+        "miou": _json_number(matrix.mean_iou),
+        "pixel_accuracy": _json_number(matrix.pixel_accuracy),
+        "miou_by_drive": {drive: _json_number(part.mean_iou) for drive, part in by_drive.items()},
+        "iou": {name: _json_number(iou) for name, iou in named},
     }
     click.echo(json.dumps(result, indent=2))
+
+
+def _json_number(value: float) -> float | None:
+    """Give null for NaN, which JSON does not know."""
+    return None if math.isnan(value) else float(value)
 
 
 def _run(task: Task, folder: Path, options: dict[str, Any]) -> None:

@@ -72,7 +72,8 @@ class PretrainTask:
         for iteration, batch in enumerate(sampler, start):
             index = [example for example, _ in batch]
             images = torch.from_numpy(self._train.images[index]).to(self._device)
-            generator = torch.Generator().manual_seed((recipe.seed << 32) + iteration)
+            # PyTorch's generator takes 32 bits of its seed: a large odd factor keeps the runs of two seeds apart.
+            generator = torch.Generator().manual_seed((recipe.seed * 0x9E3779B1 + iteration) % 2**32)
             augmented = random_resized_crop(normalize(images, IMAGENET_MEAN, IMAGENET_STD), recipe.min_area, generator)
             yield augmented, torch.from_numpy(self._train.labels[index]).to(self._device)
 

@@ -83,10 +83,13 @@ def test_a_small_picture_is_surrounded_by_no_class(pair):
 
 def test_a_crop_lies_inside_a_large_picture(pair):
     transform = TrainTransform(recipe=replace(PLAIN, crop_size=(32, 48)))
+    seen = set()
     for seed in range(5):
         rgb, labels = transform(*pair, np.random.default_rng(seed))
         assert rgb.shape == (32, 48, 3)
         assert (labels != 255).all()
+        seen.add(labels.tobytes())
+    assert len(seen) == 5  # a place of its own each time
 
 
 def test_chance_comes_from_the_generator_alone(pair):
@@ -117,4 +120,8 @@ def test_jitter_changes_colours_and_keeps_order():
     for picture in seen:
         assert (np.diff(picture[0, :, 0].astype(int)) >= 0).all()
     assert len({picture.tobytes() for picture in seen}) == 10
+    dark, middle = (np.array([picture[0, level, 0] for picture in seen], float) for level in (64, 128))
+    bright = np.array([picture[0, 192, 0] for picture in seen], float)
+    inside = (dark > 0) & (bright < 255)
+    assert np.abs((dark + bright) / 2 - middle)[inside].max() > 5  # gamma bends the curve
     np.testing.assert_array_equal(jitter_colors(ramp, 0, np.random.default_rng(0)), ramp)

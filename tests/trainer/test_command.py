@@ -16,13 +16,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from bsdnet.checkpoint import CheckpointMetadata, save_checkpoint
+from bsdnet.checkpoint import CheckpointMetadata, load_checkpoint, save_backbone, save_checkpoint
 from bsdnet.classes import CITYSCAPES_19
+from bsdnet.errors import DatasetError
 from bsdnet.modeling import BSDNet
 from tests.trainer.test_datasets import zipped
 from tests.trainer.tiny import TINY
 from trainer.main import cli, main
-from trainer.segmentation import SegmentationTask
+from trainer.recipes import CAMVID, TINY_IMAGENET
+from trainer.segmentation import CONFIGS, SegmentationTask
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--distill", "none", "--batch-size", "2", "--crop-size", "64x64", "--epochs", "2", "--save-every", "3"]
@@ -173,15 +175,85 @@ def test_a_run_with_another_process_for_the_pictures_gives_the_same_bits(
     assert_same_bits(trained, tmp_path)
 
 
+class Stopped(Exception):
+    """The training was about to begin."""
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SegmentationTask, dict[str, object]]]:
+    """Run the command up to the training; give the task and how it would be trained."""
+    seen = []
+
+    def begin(task: SegmentationTask, folder: Path, **options: object) -> None:
+        seen.append((task, options))
+        raise Stopped
+
+    monkeypatch.setattr("trainer.main.train", begin)
+
+    def command(*arguments: object) -> tuple[SegmentationTask, dict[str, object]]:
+        with pytest.raises(Stopped):
+            main([str(argument) for argument in arguments])
+        return seen[-1]
+
+    return command
+
+
+def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: Callable[..., tuple]):
+    arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--distill", "none", "--output"]
+    task, options = begun(*arguments, tmp_path / "plain")
+    assert task.recipe == CAMVID
+    assert (task._train.drives, task._val.drives, task._workers) == (["A", "B"], ["C"], 0)
+    assert (options["resume"], options["eval_every"], options["save_every"]) == (False, 18, 200)  # 180 iterations
+    backbone = tmp_path / "backbone.safetensors"
+    save_backbone(backbone, BSDNet(CONFIGS["b"]).backbone, "bsdnet_b")
+    task, options = begun(
+        *arguments, tmp_path / "all", "--model", "b", "--epochs", 7, "--batch-size", 3, "--lr", 0.25, "--seed", 5,
+        "--crop-size", "96x64", "--color-jitter", 0.1, "--workers", 1, "--pretrained", backbone,
+        "--train-split", "trainval", "--hold-out", "C", "--eval-every", 11, "--save-every", 13,
+    )  # fmt: skip
+    assert task.recipe == replace(
+        CAMVID, model="b", epochs=7, batch_size=3, lr=0.25, seed=5, crop_size=(64, 96), color_jitter=0.1
+    )
+    assert (task._train.drives, task._val.drives, task._workers) == (["A", "B"], ["C"], 1)
+    assert (options["eval_every"], options["save_every"]) == (11, 13)
+    assert task.description["pretrained"] == backbone.name
+    recipe = json.loads((tmp_path / "all" / "recipe.json").read_text())
+    assert (recipe["train_split"], recipe["hold_out"], recipe["pretrained"]) == ("trainval", "C", backbone.name)
+
+
+def test_pretraining_learns_from_train_and_is_judged_by_val(tmp_path: Path, begun: Callable[..., tuple]):
+    for name, count in (("train-0.zip", 4), ("train-1.zip", 3), ("val.zip", 2)):
+        zipped(tmp_path / name, [f"{kind}/{i}.png" for kind in "ab" for i in range(count)], size=64)
+    task, _ = begun("pretrain", "--data-dir", tmp_path, "--output", tmp_path / "run", "--model", "b", "--epochs", 3)
+    assert (len(task._train), len(task._val)) == (14, 4)
+    assert task.recipe == replace(TINY_IMAGENET, model="b", epochs=3)
+    assert task.model.linear.in_features == CONFIGS["b"].channels[3]
+
+
 def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):
     weights = trained / "last.safetensors"
     arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--eval", "test", "--weights", weights]
-    table, report = run(*arguments), json.loads(run(*arguments, "--json").output)
+    table, report = run(*arguments), json.loads(run(*arguments, "--json").output, parse_constant=pytest.fail)
     assert table.output.splitlines()[0].split() == ["mIoU", f"{100 * report['miou']:.1f}"]
     assert (report["split"], report["images"], len(report["iou"])) == ("test", 3, 11)
     assert 0 < report["miou"] < 1
     assert report["miou_by_drive"] == {"D": report["miou"]}  # the one drive of the test pictures
     assert table.output.splitlines()[-1].split() == ["mIoU", "of", "drive", "D", f"{100 * report['miou']:.1f}"]
+
+
+def test_weights_are_evaluated_with_their_own_normalisation(street_camvid: Path, trained: Path, tmp_path: Path):
+    checkpoint, scores = load_checkpoint(trained / "last.safetensors"), []
+    for values in ({}, {"mean": (0.9, 0.9, 0.9)}, {"std": (0.02, 0.02, 0.02)}):
+        path = tmp_path / "weights.safetensors"
+        save_checkpoint(path, checkpoint.model, replace(checkpoint.metadata, **values))
+        result = run("--dataset", "camvid", "--data-dir", street_camvid, "--eval", "val", "--weights", path, "--json")
+        scores.append(json.loads(result.output)["pixel_accuracy"])
+    assert len(set(scores)) == 3
+
+
+def test_debug_shows_the_traceback(tmp_path: Path):
+    with pytest.raises(DatasetError, match="train is missing"):
+        main(["--dataset", "camvid", "--data-dir", str(tmp_path), *SMALL, "--output", str(tmp_path), "--debug"])
 
 
 def test_weights_with_other_classes_are_refused(street_camvid: Path, tmp_path: Path):

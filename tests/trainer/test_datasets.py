@@ -87,6 +87,12 @@ def test_zipped_images_in_the_order_of_archives(tmp_path: Path):
     assert ZippedImages([second], images.classes).labels.tolist() == [1]
 
 
+def test_zipped_images_are_rgb(tmp_path: Path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("cat/0.png", cv2.imencode(".png", np.uint8([[[3, 2, 1]]]))[1].tobytes())  # OpenCV's BGR
+    assert ZippedImages([tmp_path / "a.zip"]).images.tolist() == [[[[1, 2, 3]]]]
+
+
 def test_zipped_images_report_what_is_wrong(tmp_path: Path):
     with pytest.raises(DatasetError, match="is missing"):
         ZippedImages([tmp_path / "none.zip"])

@@ -207,6 +207,33 @@ def test_the_bar_shows_loss_rate_speed_and_time_left(tmp_path: Path, monkeypatch
         assert re.search(shown, bar), bar
 
 
+def test_speed_and_time_left_count_steps_and_not_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    clock = [0.0]
+
+    class Slow(Line):
+        """A second a step, a hundred an evaluation; the loss is the number of the step."""
+
+        def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+            clock[0] += 1
+            return self.model(images).sum() * 0 + self.steps
+
+        def evaluate(self) -> float:
+            clock[0] += 100
+            return 0.5
+
+    monkeypatch.setattr("trainer.engine.time.perf_counter", lambda: clock[0])
+    with caplog.at_level(logging.INFO):
+        run(Slow(iterations=100), tmp_path, eval_every=40)
+    told = [re.findall(r"loss ([\d.]+)|([\d.]+) images/s|(\S+) left", line) for line in caplog.messages]
+    assert [[max(groups) for groups in line] for line in told] == [
+        ["20.500", "4.0", "01:00"],
+        ["55.500", "4.0", "00:20"],  # the mean of the last 50 steps
+        ["75.500", "4.0", "00:00"],
+    ]
+
+
 def test_without_a_terminal_each_evaluation_is_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):

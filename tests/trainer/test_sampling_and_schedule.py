@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from bsdnet.errors import ConfigError
+from tests.trainer.tiny import TINY
+from trainer.pretrain import Classifier
 from trainer.recipes import CAMVID, TINY_IMAGENET, iterations_of
 from trainer.sampling import PositionSampler
 from trainer.schedule import build_optimizer, learning_rate
@@ -37,6 +39,7 @@ def test_the_rate_rises_then_falls_to_zero():
     assert rates[55] == pytest.approx(0.5**0.9)
     assert rates[99] == pytest.approx((1 / 90) ** 0.9)
     assert rates.index(max(rates)) == 9
+    assert learning_rate(replace(recipe, poly_power=2.0), 55, 100) == pytest.approx(0.25)
 
 
 def test_a_short_run_still_warms_up_and_decays():
@@ -50,6 +53,16 @@ def test_only_kernels_decay():
     decayed, kept = build_optimizer(model, CAMVID).param_groups
     assert [tuple(p.shape) for p in decayed["params"]] == [(4, 3, 3, 3)]
     assert (decayed["weight_decay"], kept["weight_decay"], len(kept["params"])) == (CAMVID.weight_decay, 0, 3)
+    model[0].requires_grad_(False)
+    assert [len(group["params"]) for group in build_optimizer(model, CAMVID).param_groups] == [0, 2]
+
+
+def test_stripe_kernels_and_linear_layers_decay_too():
+    model = Classifier(TINY, 5)
+    decayed = {id(parameter) for parameter in build_optimizer(model, CAMVID).param_groups[0]["params"]}
+    kernels = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+    assert {"linear.weight", "backbone.stage4.1.attention.kernels_h", "backbone.stem.0.0.weight"} <= kernels
+    assert not any(name.endswith("bias") or "norm" in name for name in kernels)
 
 
 def test_iterations_count_whole_batches():
