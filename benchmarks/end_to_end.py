@@ -17,7 +17,7 @@ import torch
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, load_checkpoint
-from bsdnet.runtime.backends import DTYPES, Network
+from bsdnet.runtime.backends import Network
 from bsdnet.stream.source import open_source
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -31,10 +31,10 @@ from machine import describe_machine
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(video: Path, size: str, rounds: int, output: Path | None) -> None:
     """Compare the whole command with the network alone, in turn."""
-    network, shape = _network(video, size)
+    network, device, shape = _network(video, size)
     pairs = []
     for number in range(rounds):
-        alone_fps = _alone_fps(network, shape)
+        alone_fps = _alone_fps(network, device, shape)
         whole = _whole(video, size)
         pairs.append({"network_fps": alone_fps, **whole, "ratio": whole["fps"] / alone_fps})
         click.echo(f"{number}: network alone {alone_fps:.1f} fps, whole command {whole['fps']:.1f} fps")
@@ -52,7 +52,7 @@ def main(video: Path, size: str, rounds: int, output: Path | None) -> None:
         output.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def _network(video: Path, size: str) -> tuple[Network, tuple[int, int, int, int]]:
+def _network(video: Path, size: str) -> tuple[Network, torch.device, tuple[int, int, int, int]]:
     from cli.options import NAMED_SIZES
 
     asked = NAMED_SIZES.get(size)
@@ -62,12 +62,13 @@ def _network(video: Path, size: str) -> tuple[Network, tuple[int, int, int, int]
     with Segmenter.load(size=asked) as segmenter, open_source(video) as source:
         height, width = segmenter.size_for(source.info.size)
         model = load_checkpoint(default_weights()).model
-        return Network(model, segmenter.device, segmenter.precision, "auto"), (1, 3, height, width)
+        network = Network(model, segmenter.device, segmenter.precision, "auto")
+        return network, segmenter.device, (1, 3, height, width)
 
 
 @torch.inference_mode()
-def _alone_fps(network: Network, shape: tuple[int, int, int, int]) -> float:
-    image = torch.randn(shape).to(network.device, DTYPES[network.precision], memory_format=torch.channels_last)
+def _alone_fps(network: Network, device: torch.device, shape: tuple[int, int, int, int]) -> float:
+    image = torch.randn(shape).to(device, network.dtype, memory_format=torch.channels_last)
     times = []
     for number in range(60):
         start = time.perf_counter()

@@ -26,6 +26,7 @@ EXIT_OK = 0
 EXIT_ERROR = 1
 EXIT_LOST_FRAMES = 3
 _WAIT_S = 0.25
+_IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
 
 
 @click.command(context_settings={"max_content_width": 110})
@@ -162,7 +163,9 @@ def _run_stream(
     segmenter.style = _style(options, segmenter)
     hud = Hud(segmenter, source.info.size)
     with (
-        StreamPipeline(source, segmenter, sinks, max_frames=options["frames"], annotate=hud.draw) as pipeline,
+        StreamPipeline(
+            source, segmenter, sinks, in_flight=_IN_FLIGHT, max_frames=options["frames"], annotate=hud.draw
+        ) as pipeline,
         Progress(source.info, options["frames"]) as progress,
         StopSignals() as signals,
     ):

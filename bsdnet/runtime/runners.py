@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +24,8 @@ from bsdnet.runtime.postprocess import LabelUpsampler, confidence_map, labels_on
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.runtime.preprocess import Preprocessor
 
-MAX_PENDING = 3
-"""Frames that a runner holds at most: one at work, one waiting for it, one being fetched."""
+MAX_PENDING = 4
+"""Frames that a runner holds at most: two at work, one waiting for them, one being fetched."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,45 +69,44 @@ class CpuRunner:
         # Compiled code is not known to bear two callers at once.
         self._workers = 2 if self._threads > 1 and network.backend == "eager" else 1
         self._slots = threading.BoundedSemaphore(MAX_PENDING)
-        self._lock = threading.RLock()
-        self._pending = 0
-        self._last: Future[Prediction] | None = None
+        self._lock = threading.Lock()
+        self._under_way: deque[tuple[Future[Prediction], Future[Prediction]]] = deque()  # the worker's, the caller's
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="bsdnet-infer")
 
     def submit(self, job: Job) -> PredictionHandle:
         """Take a job; wait first while `MAX_PENDING` are under way."""
         self._slots.acquire()
+        promised: Future[Prediction] = Future()
         with self._lock:
-            self._pending += 1
             try:
-                future = self._executor.submit(self._run_in_order, job, self._last)
+                work = self._executor.submit(self._run, job)
             except RuntimeError as error:  # closed by another thread while this one waited
-                self._release()
+                self._slots.release()
                 raise BackendError("this segmenter is closed; load another one") from error
-            self._last = future
-        future.add_done_callback(lambda _: self._release())
-        return _FutureHandle(future)
+            self._under_way.append((work, promised))
+        work.add_done_callback(self._keep_promises)
+        return _FutureHandle(promised)
 
-    def _release(self) -> None:
+    def _keep_promises(self, _: Future[Prediction]) -> None:
+        """Hand out what is done, up to the first frame that is not: results become ready in the order of the frames."""
         with self._lock:
-            self._pending -= 1
-        self._slots.release()
-
-    def _run_in_order(self, job: Job, before: Future[Prediction] | None) -> Prediction:
-        """Run a job, and hold its result back until that of the frame before is there."""
-        try:
-            return self._run(job)
-        finally:
-            if before is not None:
-                wait([before])
+            while self._under_way and self._under_way[0][0].done():
+                work, promised = self._under_way.popleft()
+                self._slots.release()
+                error = work.exception()
+                if error is not None:
+                    promised.set_exception(error)
+                else:
+                    promised.set_result(work.result())
 
     def close(self) -> None:
-        """Finish the jobs that were taken, then end the thread."""
+        """Finish the jobs that were taken, then end the threads."""
         self._executor.shutdown(wait=True)
 
     def _run(self, job: Job) -> Prediction:
         begin = time.perf_counter()
-        torch.set_num_threads(self._threads if self._pending == 1 else max(1, self._threads // self._workers))
+        alone = len(self._under_way) == 1
+        torch.set_num_threads(self._threads if alone else max(1, self._threads // self._workers))
         frame_size = job.rgb.shape[0], job.rgb.shape[1]
         with torch.inference_mode():
             x = self._preprocessor.from_array(job.rgb, job.size)

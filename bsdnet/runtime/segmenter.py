@@ -188,7 +188,7 @@ class Segmenter:
     ) -> PredictionHandle:
         """Have a frame segmented in the background.
 
-        Results come in the order of the frames. While three are pending, this waits.
+        Results come in the order of the frames. While four are pending, this waits.
 
         Args:
             rgb: `(H, W, 3)` uint8 RGB, of any size; it must not be written to before the result is there.
