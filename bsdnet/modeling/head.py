@@ -5,6 +5,8 @@ from torch.nn import functional as F
 
 from bsdnet.modeling.layers import ConvBNAct
 
+_STRIDE_RATIO = 4  # stage 4 and DASP are at stride 32, stage 2 is at stride 8
+
 
 class Decoder(nn.Module):
     """Fuse the context of stage 4 with the detail of stage 2 (figure 2).
@@ -27,8 +29,12 @@ class Decoder(nn.Module):
     def forward(self, detail: Tensor, context: Tensor) -> Tensor:
         """Map `(B, detail_channels, H/8, W/8)` and `(B, context_channels, H/32, W/32)` to `(B, channels, H/8, W/8)`."""
         detail = self.detail(detail)
-        context = F.interpolate(self.context(context), size=detail.shape[-2:], mode="bilinear", align_corners=False)
-        y: Tensor = self.act(detail + context)
+        context = self.context(context)
+        # By exactly 4, then cut: the strides round up, so the context of a size that is no multiple of 32 reaches
+        # beyond the picture, and fitting it into the picture would shift it by up to 24 pixels.
+        height, width = _STRIDE_RATIO * context.shape[2], _STRIDE_RATIO * context.shape[3]
+        context = F.interpolate(context, size=(height, width), mode="bilinear", align_corners=False)
+        y: Tensor = self.act(detail + context[:, :, : detail.shape[2], : detail.shape[3]])
         return y
 
 
