@@ -20,7 +20,9 @@ from bsdnet.errors import CheckpointError
 from bsdnet.modeling import BSDNet, BSDNetConfig
 
 TINY = BSDNetConfig(num_classes=11, channels=(8, 8, 16, 16), dasp_channels=8, decoder_channels=8, dasp_rates=(1, 2))
-METADATA = CheckpointMetadata(architecture="bsdnet_s", class_set=CAMVID_11, train_size=(360, 480))
+METADATA = CheckpointMetadata(
+    architecture="bsdnet_s", class_set=CAMVID_11, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), train_size=(360, 480)
+)
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from bsdnet.modeling import BSDNetConfig
+from tests.trainer.command import train
 from tests.trainer.tiny import TINY
 from trainer.segmentation import CONFIGS
 
@@ -23,3 +25,12 @@ def full_sized() -> Iterator[dict[str, BSDNetConfig]]:
         patch.setitem(CONFIGS, "b", replace(TINY, channels=(16, 32, 32, 64)))
         yield real
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="package")
+def trained(full_sized: dict[str, BSDNetConfig], street_camvid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of 12 steps, never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = train(street_camvid, folder)
+    assert result.exit_code == 0, result.stderr
+    return folder

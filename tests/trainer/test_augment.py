@@ -76,13 +76,18 @@ def test_a_small_picture_is_surrounded_by_no_class(pair):
     for seed in range(5):
         rgb, labels = transform(*pair, np.random.default_rng(seed))
         assert (labels != 255).mean() == pytest.approx(0.25, abs=0.03)
-        assert len(np.unique(rgb[labels == 255].reshape(-1, 3), axis=0)) > 5  # mirrored, not filled
+        top, left = np.argwhere(labels != 255)[0]
+        for picture, edge in ((rgb, top), (rgb.swapaxes(0, 1), left)):  # mirrored at the edge, not filled
+            depth = min(edge, 20)
+            beyond, inside = picture[edge - depth : edge][::-1].astype(int), picture[edge + 1 : edge + 1 + depth]
+            assert (np.abs(beyond - inside) > 30).mean() < 0.1
         places.add(tuple(np.argwhere(labels != 255)[0]))
     assert len(places) > 1
 
 
-def test_a_crop_lies_inside_a_large_picture(pair):
-    transform = TrainTransform(recipe=replace(PLAIN, crop_size=(32, 48)))
+@pytest.mark.parametrize("flip", [0, 1])
+def test_a_crop_lies_inside_a_large_picture(pair, flip: int):
+    transform = TrainTransform(recipe=replace(PLAIN, crop_size=(32, 48), flip_probability=flip))
     seen = set()
     for seed in range(5):
         rgb, labels = transform(*pair, np.random.default_rng(seed))
@@ -112,6 +117,17 @@ def test_jitter_changes_each_property_of_colour():
     assert spread.max() > 150 > 90 > spread.min()  # more and less colourful
     plain = jitter_colors(teal, 1e-6, np.random.default_rng(0))
     np.testing.assert_allclose(plain.astype(int), teal, atol=1)
+
+
+def test_no_saturation_is_the_grey_picture(pair):
+    class Colourless:
+        """Draws the middle of each range, and nothing where contrast and saturation are drawn together."""
+
+        def uniform(self, low: float, high: float, size: int | None = None) -> object:
+            return (1.0, 0.0) if size == 2 else np.full(size or (), (low + high) / 2)
+
+    gray = cv2.cvtColor(pair[0], cv2.COLOR_RGB2GRAY)
+    np.testing.assert_array_equal(jitter_colors(pair[0], 0.4, Colourless()), np.stack([gray] * 3, -1))
 
 
 def test_jitter_changes_colours_and_keeps_order():

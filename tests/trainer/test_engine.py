@@ -152,8 +152,8 @@ def test_the_state_holds_chance_and_the_best_score(tmp_path: Path):
     task = Line()
     run(task, tmp_path, should_stop=lambda: task.steps == 5)
     expected = torch.rand(3)
-    torch.manual_seed(99)
     other = Line()
+    torch.manual_seed(99)
     progress = load_state(tmp_path, other.model, build_optimizer(other.model, other.recipe), other.description)
     assert progress == Progress(iteration=5, best_score=0.5)
     assert torch.equal(torch.rand(3), expected)
@@ -172,6 +172,23 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path):
     torch.save({"iteration": 3}, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match="state of another run"):
         run(Line(), tmp_path, resume=True)
+
+
+class Intruder:
+    """What a foreign file could hold: reading it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_foreign_state_runs_no_code(tmp_path: Path):
+    torch.save({"description": Intruder(tmp_path / "made")}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match="cannot be resumed from"):
+        run(Line(), tmp_path, resume=True)
+    assert not (tmp_path / "made").exists()
 
 
 def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,4 +1,5 @@
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class Blank:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         if index == self.broken:
-            raise DatasetError(f"picture {index} cannot be read")
+            raise DatasetError(f"picture {index} cannot be read by process {os.getpid()}")
         return np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 255, np.uint8)
 
 
@@ -129,15 +130,18 @@ def test_a_data_set_without_classes_is_refused():
 def test_an_error_in_another_process_is_one_line():
     recipe = replace(RECIPE, class_weight_offset=None)
     for workers in (0, 1):
-        with pytest.raises(DatasetError, match=r"^picture 1 cannot be read$"):
+        with pytest.raises(DatasetError, match=r"^picture 1 cannot be read by process \d+$") as caught:
             list(SegmentationTask(recipe, Blank(broken=1), Blank(), CPU, workers=workers).batches(0))
+        assert str(caught.value).endswith(f" {os.getpid()}") == (workers == 0)
 
 
-def test_a_recipe_names_a_shape(street_camvid: Path, full_sized: dict[str, BSDNetConfig]):
+def test_a_recipe_names_a_shape(street_camvid: Path, full_sized: dict[str, BSDNetConfig], tmp_path: Path):
     assert full_sized == {"s": S_CONFIG, "b": B_CONFIG}
     dataset = CamVid(street_camvid, "train")
-    model = SegmentationTask(replace(RECIPE, model="b", dasp_rates=(1, 3)), dataset, dataset, CPU).model
-    assert model.config == replace(CONFIGS["b"], num_classes=11, dasp_rates=(1, 3))
+    task = SegmentationTask(replace(RECIPE, model="b", dasp_rates=(1, 3)), dataset, dataset, CPU)
+    assert task.model.config == replace(CONFIGS["b"], num_classes=11, dasp_rates=(1, 3))
+    task.save_weights(tmp_path / "b.safetensors")
+    assert load_checkpoint(tmp_path / "b.safetensors").metadata.architecture == "bsdnet_b"
 
 
 def test_a_run_is_described_by_recipe_and_data(street_camvid: Path, tmp_path: Path):
