@@ -24,7 +24,8 @@ from trainer.device import place
 from trainer.engine import Task, train
 from trainer.interrupt import StopSignals
 from trainer.pretrain import PretrainTask
-from trainer.recipes import CAMVID, TINY_IMAGENET
+from trainer.recipes import CAMVID, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER
+from trainer.segformer import VARIANTS
 from trainer.segmentation import CONFIGS, SegmentationTask, evaluate, format_iou
 from trainer.state import FILE_NAME
 
@@ -46,7 +47,7 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options that all trainings share."""
     options = [
         click.option("--data-dir", type=_FOLDER, help="Folder of the data set."),
-        click.option("--model", type=click.Choice(["s", "b"]), default="s", show_default=True, help="Network."),
+        click.option("--model", type=click.Choice(["s", "b", *VARIANTS]), default="s", show_default=True, help="Network."),
         click.option("--output", type=_FOLDER, help="Folder of the run; made if missing."),
         click.option("--resume", is_flag=True, help="Go on with the run in --output, exactly where it stopped."),
         click.option("--epochs", type=int, help="Passes over the data; default: the recipe's."),
@@ -132,13 +133,14 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     bsdnet-train pretrain --data-dir tiny-imagenet --model s --output runs/pretrain-s
     """  # noqa: D301 - click takes the backspace for "keep these lines"
     _require(options, "data_dir", "output")
-    recipe = replace(TINY_IMAGENET, **_overrides(options))
+    base = TINY_IMAGENET if options["model"] in CONFIGS else TINY_IMAGENET_SEGFORMER
+    recipe = replace(base, **_overrides(options))
     archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
     folder = _run_folder(options)
     train_images = ZippedImages(archives)
     val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
     device = select_device(options["device"])
-    _run(PretrainTask(CONFIGS[recipe.model], recipe, train_images, val_images, device), folder, options)
+    _run(PretrainTask(recipe, train_images, val_images, device), folder, options)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

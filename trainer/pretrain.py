@@ -9,13 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, save_backbone
-from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone, BSDNetConfig
 from trainer.datasets.imagenet import ZippedImages
 from trainer.device import autocast, normalize, place
 from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
+from trainer.segformer import SegFormerClassifier
 
 logger = logging.getLogger(__name__)
+
+CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
+"""Shapes of the students by the name that a recipe gives."""
 
 
 class Classifier(nn.Module):
@@ -24,24 +28,41 @@ class Classifier(nn.Module):
     Args:
         config: shape of the backbone.
         num_classes: classes to tell apart.
+        architecture: name of the network, kept with the weights.
     """
 
-    def __init__(self, config: BSDNetConfig, num_classes: int) -> None:
+    def __init__(self, config: BSDNetConfig, num_classes: int, architecture: str) -> None:
         super().__init__()
         self.backbone = Backbone(config)
         self.linear = nn.Linear(config.channels[3], num_classes)
+        self._architecture = architecture
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised pictures `(B, 3, H, W)` to logits `(B, num_classes)`."""
         logits: Tensor = self.linear(self.backbone(x).stage4.mean((2, 3)))
         return logits
 
+    def save(self, path: Path) -> None:
+        """Write the backbone alone: the classifier is of no use for segmentation."""
+        save_backbone(path, self.backbone, self._architecture)
+
+
+def build_classifier(model: str, num_classes: int) -> Classifier | SegFormerClassifier:
+    """Build what a recipe's `model` names: `s`, `b` or a SegFormer.
+
+    Raises:
+        ConfigError: there is no such model.
+        TrainingError: it is a SegFormer, and transformers is not installed.
+    """
+    if model in CONFIGS:
+        return Classifier(CONFIGS[model], num_classes, f"bsdnet_{model}")
+    return SegFormerClassifier(model, num_classes)
+
 
 class PretrainTask:
     """Cross-entropy on small pictures; judged by top-1 accuracy.
 
     Args:
-        config: shape of the backbone.
         recipe: the numbers of the run.
         train_images: pictures to learn from.
         val_images: pictures to judge by, with the same classes.
@@ -50,7 +71,6 @@ class PretrainTask:
 
     def __init__(
         self,
-        config: BSDNetConfig,
         recipe: PretrainRecipe,
         train_images: ZippedImages,
         val_images: ZippedImages,
@@ -60,7 +80,7 @@ class PretrainTask:
         self.recipe = recipe
         self.description = recipe_as_dict(recipe) | {"images": len(train_images), "classes": len(train_images.classes)}
         self.iterations = iterations_of(recipe, len(train_images))
-        self.model = place(Classifier(config, len(train_images.classes)), device)
+        self.model = place(build_classifier(recipe.model, len(train_images.classes)), device)
         self._train, self._val, self._device = train_images, val_images, device
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -98,8 +118,8 @@ class PretrainTask:
         return accuracy
 
     def save_weights(self, path: Path) -> None:
-        """Write the backbone alone: the classifier is of no use for segmentation."""
-        save_backbone(path, self.model.backbone, f"bsdnet_{self.recipe.model}")
+        """Write the network's pretrained part."""
+        self.model.save(path)
 
 
 def random_resized_crop(images: Tensor, min_area: float, generator: torch.Generator) -> Tensor:
