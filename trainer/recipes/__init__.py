@@ -1,0 +1,39 @@
+"""Training recipes: every number of a run, frozen before it starts.
+
+A comment says where a default comes from: the BSDNet paper, or our own choice.
+"""
+
+from trainer.recipes.base import OptimizerRecipe, iterations_of, recipe_as_dict
+from trainer.recipes.pretraining import TINY_IMAGENET, TINY_IMAGENET_SEGFORMER, PretrainRecipe
+from trainer.recipes.segmentation import (
+    ADE20K,
+    CAMVID_360,
+    CAMVID_720,
+    CITYSCAPES_SEG50,
+    CITYSCAPES_SEG75,
+    CITYSCAPES_SEG100,
+    DEMO,
+    UNLABELLED,
+    SegmentationRecipe,
+)
+from trainer.recipes.teacher import TEACHER_CAMVID_360, TeacherRecipe
+
+__all__ = [
+    "ADE20K",
+    "CAMVID_360",
+    "CAMVID_720",
+    "CITYSCAPES_SEG50",
+    "CITYSCAPES_SEG75",
+    "CITYSCAPES_SEG100",
+    "DEMO",
+    "TEACHER_CAMVID_360",
+    "TINY_IMAGENET",
+    "TINY_IMAGENET_SEGFORMER",
+    "UNLABELLED",
+    "OptimizerRecipe",
+    "PretrainRecipe",
+    "SegmentationRecipe",
+    "TeacherRecipe",
+    "iterations_of",
+    "recipe_as_dict",
+]

@@ -1,0 +1,47 @@
+"""Recipes of a teacher's own training."""
+
+from dataclasses import dataclass
+
+from bsdnet.errors import ConfigError
+from trainer.recipes.segmentation import Distillation, SegmentationRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherRecipe(SegmentationRecipe):
+    """Supervised training of a SegFormer on labelled pictures.
+
+    Raises:
+        ConfigError: a field has a value that cannot work; the message names it.
+    """
+
+    model: str = "segformer-b2"
+    """One of `trainer.segformer.VARIANTS`."""
+    distill: Distillation = "none"
+    """A teacher learns from labels: `none`."""
+    head_lr_factor: float = 10.0  # the SegFormer paper's
+    """Learning rate of the decoder, which starts from random weights, as a multiple of the encoder's."""
+
+    def __post_init__(self) -> None:
+        """Reject values that cannot work."""
+        super().__post_init__()
+        if self.distill != "none":
+            raise ConfigError(f"distill must be none for a teacher, got {self.distill!r}")
+        if not self.head_lr_factor > 0:
+            raise ConfigError(f"head_lr_factor must be greater than 0, got {self.head_lr_factor}")
+
+
+TEACHER_CAMVID_360 = TeacherRecipe(
+    model="segformer-b1",
+    epochs=24,  # about 35 minutes on two CPU cores
+    batch_size=8,
+    lr=2e-4,
+    head_lr_factor=5.0,
+    weight_decay=0.01,  # the SegFormer paper's
+    warmup_iterations=100,
+    crop_size=(352, 480),
+    train_size=(360, 480),
+    scale_range=(0.5, 2.0),
+    color_jitter=0.4,
+    class_weight_offset=1.1,
+)
+"""A small teacher for CamVid at 480x360, from an encoder that saw Tiny-ImageNet; ours but for what is marked."""
