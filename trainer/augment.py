@@ -19,7 +19,7 @@ class TrainTransform:
     """Where the ranges come from."""
 
     def __call__(
-        self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], rng: Generator
+        self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], rng: Generator, wanted: int | None = None
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Draw one training example.
 
@@ -27,18 +27,20 @@ class TrainTransform:
             rgb: picture, `(H, W, 3)` uint8.
             labels: class indices, `(H, W)` uint8, 255 where there is none.
             rng: the only source of chance.
+            wanted: a class that the crop has to show, if the picture does.
 
         Returns:
             Picture `(h, w, 3)` and labels `(h, w)` of the recipe's crop size; beyond the picture's edge it is mirrored
             and the labels are 255.
         """
-        matrix = self._random_view(rgb.shape[:2], rng)
+        view = self._random_view(rgb.shape[:2], rng, _random_pixel(labels, wanted, rng))
         height, width = self.recipe.crop_size
+        small, matrix = _shrink(rgb, view)
         # Mirrored beyond the edge, not filled: the batch norms and the attention's softmax see the whole crop.
-        seen = cv2.warpAffine(rgb, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        seen = cv2.warpAffine(small, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         seen_labels = cv2.warpAffine(
             labels,
-            matrix,
+            view,
             (width, height),
             flags=cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT,
@@ -47,19 +49,53 @@ class TrainTransform:
         colored = jitter_colors(np.asarray(seen, np.uint8), self.recipe.color_jitter, rng)
         return colored, np.asarray(seen_labels, np.uint8)
 
-    def _random_view(self, size: tuple[int, ...], rng: Generator) -> NDArray[np.float64]:
+    def _random_view(
+        self, size: tuple[int, ...], rng: Generator, inside: tuple[int, int] | None = None
+    ) -> NDArray[np.float64]:
         """Draw the map from source to crop coordinates, `(2, 3)`: scale, perhaps flipped, then moved."""
         low, high = self.recipe.scale_range
-        scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-        offsets = []
-        for side, crop in zip(size, self.recipe.crop_size, strict=True):
-            spare = side * scale - crop  # negative: the picture is smaller than the crop and moves inside it
-            offsets.append(-rng.uniform(min(spare, 0.0), max(spare, 0.0)))
+        # At scale 1 the short side is the recipe's: pictures of other shapes keep theirs.
+        scale = min(self.recipe.train_size) / min(size) * float(np.exp(rng.uniform(np.log(low), np.log(high))))
         flip = rng.random() < self.recipe.flip_probability
+        offsets = []
+        for axis, (side, crop) in enumerate(zip(size, self.recipe.crop_size, strict=True)):
+            spare = side * scale - crop  # negative: the picture is smaller than the crop and moves inside it
+            first, last = min(spare, 0.0), max(spare, 0.0)
+            if inside is not None and spare > 0:  # a place from which the crop shows the pixel, now scaled
+                pixel = (inside[axis] + 0.5) * scale
+                pixel = side * scale - pixel if axis == 1 and flip else pixel
+                first, last = max(0.0, pixel - crop + 1), min(spare, pixel - 1)
+                first, last = min(first, spare), max(last, 0.0)
+            offsets.append(-rng.uniform(first, last))
         x_scale, x_offset = (-scale, size[1] * scale + offsets[1]) if flip else (scale, offsets[1])
         # Pixel centres lie at half-integers, OpenCV's at integers.
         shift = 0.5 * np.array([x_scale - 1, scale - 1])
         return np.array([[x_scale, 0, x_offset + shift[0]], [0, scale, offsets[0] + shift[1]]])
+
+
+def _random_pixel(labels: NDArray[np.uint8], wanted: int | None, rng: Generator) -> tuple[int, int] | None:
+    if wanted is None:
+        return None
+    pixels = np.flatnonzero(labels == wanted)
+    if not pixels.size:
+        return None
+    row, column = divmod(int(rng.choice(pixels)), labels.shape[1])
+    return row, column
+
+
+def _shrink(rgb: NDArray[np.uint8], view: NDArray[np.float64]) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Average the picture down to the view's scale: a warp alone reads four pixels, and aliases when it shrinks."""
+    scale = view[1, 1]
+    if scale > 0.75:
+        return rgb, view
+    height, width = rgb.shape[:2]
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    small = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA)
+    factors = np.array([width / size[1], height / size[0]])  # from the small picture back to the whole one
+    matrix = view.copy()
+    matrix[:, :2] *= factors
+    matrix[:, 2] += view[:, :2] @ (0.5 * (factors - 1))
+    return np.asarray(small, np.uint8), matrix
 
 
 def jitter_colors(rgb: NDArray[np.uint8], strength: float, rng: Generator) -> NDArray[np.uint8]:

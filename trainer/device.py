@@ -1,21 +1,28 @@
-"""Where and in which precision a run computes."""
+"""Where and in which number format a run computes."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from trainer.recipes.base import Precision
+
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
 
-def place(model: _ModuleT, device: torch.device) -> _ModuleT:
-    """Move a network to a device in channels_last memory, which convolutions are fastest in."""
-    return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+def place(module: _ModuleT, device: torch.device, *, channels_last: bool = True) -> _ModuleT:
+    """Move a network to a device, in channels_last memory unless told otherwise: convolutions are fastest in it."""
+    if not channels_last:
+        return module.to(device)
+    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def autocast(device: torch.device) -> torch.autocast:
-    """Compute in bf16 where that is safe, on the CPU and on the GPU."""
-    return torch.autocast(device.type, torch.bfloat16)
+def autocast(device: torch.device, precision: Precision = "bf16") -> AbstractContextManager[object]:
+    """Compute in half precision where that is safe, on the CPU and on the GPU; `fp32` computes as written."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
 def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Tensor:

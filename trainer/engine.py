@@ -2,32 +2,44 @@
 
 import logging
 import math
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from torch.distributed import broadcast
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bsdnet.errors import TrainingError
+from trainer.distributed import Processes, agree, sum_over_processes
+from trainer.monitor import RunMonitor
 from trainer.recipes import OptimizerRecipe
-from trainer.schedule import build_optimizer, learning_rate
+from trainer.schedule import learning_rate, set_learning_rate
 from trainer.state import Progress, load_state, save_state
 
 logger = logging.getLogger(__name__)
 
-_LOSS_WINDOW = 50
+_BAD_BATCH = "not-finite.pt"
 
 
 class Task(Protocol):
     """What is trained, on what, and how it is judged."""
 
     @property
-    def model(self) -> nn.Module:
-        """The network, on its device."""
+    def objective(self) -> nn.Module:
+        """All that learns, on its device; it maps pictures, targets and counts to the parts of the loss.
+
+        The parts are scalars by name; `loss` is their weighted sum.
+        """
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The part of the objective that is evaluated and kept."""
         ...
 
     @property
@@ -36,7 +48,7 @@ class Task(Protocol):
         ...
 
     @property
-    def description(self) -> dict[str, object]:
+    def description(self) -> Mapping[str, object]:
         """All that decides the result, recipe and data, as plain values: a run resumes only under the same."""
         ...
 
@@ -45,140 +57,236 @@ class Task(Protocol):
         """Steps of the whole run."""
         ...
 
-    def batches(self, start: int) -> Iterable[tuple[Tensor, Tensor]]:
-        """Give pictures and targets of every step from `start` on, on the device."""
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Build the optimizer over the objective's parameters; each group has an `lr_factor`."""
         ...
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Give the scalar loss of one step."""
+    def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Give this process's pictures and targets of every step from `start` on, on the device."""
         ...
 
-    def evaluate(self) -> float:
+    def count(self, targets: Tensor) -> Tensor:
+        """Count what the sums of the loss are divided by, one number each, `(n,)`."""
+        ...
+
+    def evaluate(self, network: nn.Module, monitor: RunMonitor) -> float:
         """Judge the network, 0 to 1, and report."""
         ...
 
-    def save_weights(self, path: Path) -> None:
+    def save_weights(self, network: nn.Module, path: Path) -> None:
         """Write the weights for others to use."""
         ...
 
 
-def train(
-    task: Task,
-    folder: Path,
-    *,
-    resume: bool,
-    eval_every: int,
-    save_every: int,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Progress:
-    """Train to the end of the recipe, or to the step after which `should_stop` says so.
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How a run is carried out; nothing here decides what it learns."""
 
-    Writes `state.pt` (for resuming), `best.safetensors` and `last.safetensors` into the folder.
+    resume: bool = False
+    """Go on from `state.pt` instead of starting anew."""
+    eval_every: int
+    """Steps between evaluations; the last step is always evaluated."""
+    save_every: int = 200
+    """Steps between states."""
+    compile_network: bool = False
+    """Whether `torch.compile` runs over the network."""
+    tensorboard: bool = False
+    """Whether scalars and pictures are written for TensorBoard."""
+
+
+@dataclass
+class _Step:
+    """A step whose numbers have not been read yet: reading waits for the device."""
+
+    iteration: int
+    images: Tensor
+    targets: Tensor
+    losses: dict[str, Tensor]
+    gradient_norm: Tensor
+    lr: float
+    data_s: float
+
+
+class Loop:
+    """One run of a task: construct, then `run` it.
+
+    Writes `state.pt` (for resuming), `best` and `last` weights into the folder, from the main process.
 
     Args:
         task: what to train.
         folder: where the run lives; exists.
-        resume: continue from `state.pt` instead of starting anew.
-        eval_every: steps between evaluations; the last step is always evaluated.
-        save_every: steps between states.
-        should_stop: asked after each step; True saves the state and ends the call.
-
-    Returns:
-        How far the run has come.
+        options: how to carry it out.
+        processes: the group of processes that trains together.
+        should_stop: asked after each step; True saves the state and ends the run.
 
     Raises:
-        TrainingError: the loss or its gradient is not finite, or the state cannot be written or read.
-        CheckpointError: the weights cannot be written.
+        TrainingError: the batch cannot be shared evenly, or the state cannot be read.
     """
-    description = task.description
-    optimizer = build_optimizer(task.model, task.recipe)
-    progress = load_state(folder, task.model, optimizer, description) if resume else Progress()
-    bar = tqdm(
-        total=task.iterations, initial=progress.iteration, unit="it", disable=None, dynamic_ncols=True, file=sys.stderr
-    )
-    meter = _Meter(task.recipe.batch_size)
-    task.model.train()
-    with bar:
-        for images, targets in task.batches(progress.iteration):
-            lr = learning_rate(task.recipe, progress.iteration, task.iterations)
-            meter.add(_step(task, optimizer, images, targets, lr, progress.iteration))
-            progress = Progress(iteration=progress.iteration + 1, best_score=progress.best_score)
-            bar.update()
-            bar.set_postfix_str(f"loss {meter.loss:.3f}, lr {lr:.1e}, {meter.images_per_s:.1f} images/s", refresh=False)
-            last = progress.iteration == task.iterations
-            if last or progress.iteration % eval_every == 0:
-                bar.clear()
-                _log_progress(task, progress, lr, meter)
-                progress = _evaluate(task, folder, progress)
-                meter.restart_clock()
-            stopping = should_stop()
-            if last or stopping or progress.iteration % save_every == 0:
-                save_state(folder, task.model, optimizer, description, progress)
-            if stopping:
-                break
-    if progress.iteration == task.iterations:
-        task.save_weights(folder / "last.safetensors")
-    return progress
+
+    def __init__(
+        self,
+        task: Task,
+        folder: Path,
+        options: LoopOptions,
+        *,
+        processes: Processes = Processes(),  # noqa: B008 - frozen
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        recipe = task.recipe
+        if recipe.batch_size % (processes.count * recipe.accumulation):
+            raise TrainingError(
+                f"batch_size {recipe.batch_size} is no multiple of {processes.count} processes times accumulation "
+                f"{recipe.accumulation}"
+            )
+        self._task, self._folder, self._options = task, folder, options
+        self._processes, self._should_stop = processes, should_stop
+        self._device = next(task.objective.parameters()).device
+        self._optimizer = task.optimizer()
+        self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
+        self._average: AveragedModel | None = None
+        if recipe.ema_decay > 0:
+            self._average = AveragedModel(
+                task.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
+            )
+        self._stateful = {
+            "objective": task.objective, "optimizer": self._optimizer, "scaler": self._scaler, "average": self._average,
+        }  # fmt: skip
+        self._progress = Progress()
+        if options.resume:
+            self._progress = load_state(folder, self._stateful, task.description)
+        if options.compile_network:
+            task.network.compile()
+        self._objective: nn.Module = task.objective
+        if processes.count > 1:
+            self._objective = DistributedDataParallel(task.objective)
+        self._unread: _Step | None = None
+
+    def run(self) -> Progress:
+        """Train to the end of the recipe, or to the step after which `should_stop` says so.
+
+        Returns:
+            How far the run has come.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite, or the state cannot be written.
+            CheckpointError: the weights cannot be written.
+        """
+        task, options = self._task, self._options
+        task.objective.train()
+        with RunMonitor(
+            self._folder,
+            task.iterations,
+            self._progress.iteration,
+            task.recipe.batch_size,
+            self._device,
+            enabled=self._processes.is_main,
+            tensorboard=options.tensorboard,
+        ) as monitor:
+            for images, targets, data_s in _timed(task.batches(self._progress.iteration)):
+                step = self._step(images, targets, data_s)
+                self._read(monitor)
+                self._unread = step
+                self._progress = Progress(iteration=step.iteration + 1, best_score=self._progress.best_score)
+                iteration = self._progress.iteration
+                last = iteration == task.iterations
+                if last or iteration % options.eval_every == 0:
+                    self._read(monitor)
+                    self._evaluate(monitor)
+                stopping = agree(self._should_stop(), self._processes, self._device)
+                if last or stopping or iteration % options.save_every == 0:
+                    self._read(monitor)
+                    self._save()
+                if stopping:
+                    break
+            self._read(monitor)
+        if self._progress.iteration == task.iterations and self._processes.is_main:
+            task.save_weights(self._best_network(), self._folder / "last.safetensors")
+        return self._progress
+
+    def _step(self, images: Tensor, targets: Tensor, data_s: float) -> _Step:
+        recipe, iteration = self._task.recipe, self._progress.iteration
+        # Chance in the network depends on the seed, the step and the process alone: a resumed run draws the same.
+        torch.manual_seed((recipe.seed * 0x9E3779B1 + iteration * 0x85EBCA6B + self._processes.rank) % 2**32)
+        lr = learning_rate(recipe, iteration, self._task.iterations)
+        set_learning_rate(self._optimizer, lr)
+        self._optimizer.zero_grad(set_to_none=True)
+        losses = self._backward(images, targets)
+        self._scaler.unscale_(self._optimizer)
+        norm = nn.utils.clip_grad_norm_(self._task.objective.parameters(), recipe.clip_grad_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average is not None:
+            self._average.update_parameters(self._task.network)
+        return _Step(iteration, images, targets, losses, norm, lr, data_s)
+
+    def _backward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Add the gradients of all parts of this process's share, as if they had been one."""
+        parts = self._task.recipe.accumulation
+        # DistributedDataParallel averages over the processes, so each divides by its mean share of the whole count.
+        counts = sum_over_processes(self._task.count(targets), self._processes) / self._processes.count
+        total: dict[str, Tensor] = {}
+        for number, (some_images, some_targets) in enumerate(
+            zip(images.chunk(parts), targets.chunk(parts), strict=True)
+        ):
+            wrapped = self._objective
+            waits = isinstance(wrapped, DistributedDataParallel) and number < parts - 1
+            context = cast(DistributedDataParallel, wrapped).no_sync() if waits else torch.enable_grad()
+            with context:
+                losses = wrapped(some_images, some_targets, counts)
+                self._scaler.scale(losses["loss"]).backward()
+            total = {name: total.get(name, 0) + loss.detach() for name, loss in losses.items()}
+        return total
+
+    def _read(self, monitor: RunMonitor) -> None:
+        """Read the numbers of the step before: while the device works on the next, that waits for nothing."""
+        step, self._unread = self._unread, None
+        if step is None:
+            return
+        losses = {name: float(loss) for name, loss in step.losses.items()}
+        norm = float(step.gradient_norm)
+        if not math.isfinite(losses["loss"]):
+            self._give_up(step, f"the loss became {losses['loss']}", losses)
+        # In fp16 a gradient that overflows is no accident: the scaler leaves the step out and scales less.
+        if not math.isfinite(norm) and self._task.recipe.precision != "fp16":
+            self._give_up(step, f"the gradient became {norm}", losses)
+        monitor.step(losses, lr=step.lr, data_s=step.data_s, gradient_norm=norm)
+
+    def _give_up(self, step: _Step, reason: str, losses: dict[str, float]) -> NoReturn:
+        path = self._folder / (_BAD_BATCH if self._processes.is_main else f"{self._processes.rank}-{_BAD_BATCH}")
+        content = {"iteration": step.iteration, "losses": losses, "images": step.images, "targets": step.targets}
+        try:
+            torch.save({key: value.cpu() if isinstance(value, Tensor) else value for key, value in content.items()}, path)
+            where = f"its batch is kept in {path}"
+        except (OSError, RuntimeError):  # the loss is the news, not the disk
+            where = "its batch could not be kept"
+        raise TrainingError(f"{reason} at iteration {step.iteration}; {where}; a lower --lr may help")
+
+    def _evaluate(self, monitor: RunMonitor) -> None:
+        network = self._best_network()
+        if self._processes.count > 1:  # batch norm's statistics are each process's own since the last step began
+            for buffer in network.buffers():
+                broadcast(buffer, src=0)
+        network.eval()
+        with monitor.paused():
+            score = self._task.evaluate(network, monitor)
+        self._task.objective.train()
+        if score > self._progress.best_score:
+            if self._processes.is_main:
+                self._task.save_weights(network, self._folder / "best.safetensors")
+            self._progress = Progress(iteration=self._progress.iteration, best_score=score)
+
+    def _best_network(self) -> nn.Module:
+        """Give the network whose weights are kept: the moving average where there is one."""
+        return self._task.network if self._average is None else cast(nn.Module, self._average.module)
+
+    def _save(self) -> None:
+        if self._processes.is_main:
+            save_state(self._folder, self._stateful, self._task.description, self._progress)
 
 
-def _step(
-    task: Task, optimizer: torch.optim.Optimizer, images: Tensor, targets: Tensor, lr: float, iteration: int
-) -> float:
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    loss = task.loss(images, targets)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise TrainingError(f"the loss became {value} at iteration {iteration}; a lower --lr may help")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    norm = float(nn.utils.clip_grad_norm_(task.model.parameters(), task.recipe.clip_grad_norm))
-    if not math.isfinite(norm):
-        raise TrainingError(f"the gradient became {norm} at iteration {iteration}; a lower --lr may help")
-    optimizer.step()
-    return value
-
-
-def _log_progress(task: Task, progress: Progress, lr: float, meter: "_Meter") -> None:
-    """Say what the bar shows: a run whose output goes to a file has no bar."""
-    left_s = (task.iterations - progress.iteration) * task.recipe.batch_size / meter.images_per_s
-    logger.info(
-        "iteration %d of %d: loss %.3f, lr %.1e, %.1f images/s, %s left without evaluations",
-        progress.iteration, task.iterations, meter.loss, lr, meter.images_per_s, tqdm.format_interval(left_s),
-    )  # fmt: skip
-
-
-def _evaluate(task: Task, folder: Path, progress: Progress) -> Progress:
-    task.model.eval()
-    score = task.evaluate()
-    task.model.train()
-    if score <= progress.best_score:
-        return progress
-    task.save_weights(folder / "best.safetensors")
-    return Progress(iteration=progress.iteration, best_score=score)
-
-
-class _Meter:
-    """Running loss and speed of the last steps."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._losses: list[float] = []
-        self._steps = 0
-        self._start_s = time.perf_counter()
-
-    def add(self, loss: float) -> None:
-        self._losses = [*self._losses[-_LOSS_WINDOW + 1 :], loss]
-        self._steps += 1
-
-    def restart_clock(self) -> None:
-        self._steps = 0
-        self._start_s = time.perf_counter()
-
-    @property
-    def loss(self) -> float:
-        return sum(self._losses) / len(self._losses)
-
-    @property
-    def images_per_s(self) -> float:
-        return self._steps * self._batch_size / max(time.perf_counter() - self._start_s, 1e-9)
+def _timed(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Add to each batch the seconds that it was waited for."""
+    start_s = time.perf_counter()
+    for images, targets in batches:
+        yield images, targets, time.perf_counter() - start_s
+        start_s = time.perf_counter()

@@ -1,198 +1,217 @@
-"""Supervised training and evaluation of the whole network on labelled pictures."""
+"""Training of a network that segments: the student, or a teacher."""
 
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, CheckpointMetadata, load_backbone, save_checkpoint
-from bsdnet.classes import IGNORE_INDEX, ClassSet
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from bsdnet.classes import IGNORE_INDEX
 from bsdnet.errors import DatasetError
-from bsdnet.metrics import ConfusionMatrix
-from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, TrainingOutput
 from trainer.augment import TrainTransform
-from trainer.device import autocast, normalize, place
-from trainer.recipes import SegmentationRecipe, iterations_of, recipe_as_dict
+from trainer.datasets.contract import LabelledImages
+from trainer.device import normalize, place
+from trainer.distributed import Processes
+from trainer.evaluation import EvaluationOptions, evaluate, format_iou
+from trainer.monitor import RunMonitor
+from trainer.objective import SegmentationObjective
+from trainer.recipes import SegmentationRecipe, TeacherRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
+from trainer.schedule import build_optimizer
+from trainer.teacher import Teacher
 
 logger = logging.getLogger(__name__)
 
-CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
-"""Shapes by the name that a recipe gives."""
+_SHOWN = 4
 
 
-class LabelledImages(Protocol):
-    """What every segmentation data set offers."""
+class Trainee(Protocol):
+    """A network that learns to segment, and how its weights are kept."""
 
     @property
-    def classes(self) -> ClassSet:
-        """What the labels mean."""
+    def network(self) -> nn.Module:
+        """Maps normalised pictures to logits, in training mode perhaps to a `TrainingOutput`."""
         ...
 
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read one pair: picture `(H, W, 3)` uint8 RGB, labels `(H, W)` uint8 with 255 for no class."""
+    @property
+    def head_parameters(self) -> list[nn.Parameter]:
+        """Parameters that learn at a rate of their own."""
         ...
+
+    def save(self, network: nn.Module, path: Path) -> None:
+        """Write the weights of a network like this one."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationData:
+    """What a run learns from and is judged by."""
+
+    train: LabelledImages
+    """Pictures to learn from."""
+    val: LabelledImages
+    """Pictures to judge by."""
+    labelled: bool = True
+    """Whether the labels of `train` hold classes; if not, they mark valid pixels, whose classes the teacher tells."""
+    description: Mapping[str, object]
+    """What the data are, as plain values: a run resumes only with the same."""
 
 
 class SegmentationTask:
-    """Cross-entropy at the labels' resolution; judged by mIoU on whole pictures.
+    """Cross-entropy and distillation on crops; judged by mIoU on whole pictures.
 
     Args:
         recipe: the numbers of the run.
-        train_set: pictures to learn from.
-        val_set: pictures to judge by.
+        trainee: the network; its initial weights are drawn before, from the recipe's seed.
+        data: pictures.
         device: where to train.
-        data: what the pictures are, for the run's description.
-        pretrained: a backbone from `bsdnet-train pretrain`; None starts from random weights.
-        workers: processes that prepare pictures; 0 prepares them in this one.
+        teacher: what to learn from, on the same device.
+        processes: the group of processes that trains together.
+        workers: processes that prepare pictures, for each process that trains; 0 prepares them in this one.
     """
 
     def __init__(
         self,
         recipe: SegmentationRecipe,
-        train_set: LabelledImages,
-        val_set: LabelledImages,
+        trainee: Trainee,
+        data: SegmentationData,
         device: torch.device,
         *,
-        data: dict[str, object] | None = None,
-        pretrained: Path | None = None,
+        teacher: Teacher | None = None,
+        processes: Processes = Processes(),  # noqa: B008 - frozen
         workers: int = 0,
     ) -> None:
-        torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.description = recipe_as_dict(recipe) | (data or {}) | {"pretrained": pretrained and pretrained.name}
-        self.iterations = iterations_of(recipe, len(train_set))
-        config = replace(CONFIGS[recipe.model], num_classes=len(train_set.classes), dasp_rates=recipe.dasp_rates)
-        model = BSDNet(config)
-        if pretrained is not None:
-            load_backbone(pretrained, model.backbone)
-        self.model = place(model, device)
-        self._train, self._val, self._device, self._workers = train_set, val_set, device, workers
-        self._class_weights = _class_weights(train_set, recipe.class_weight_offset, device)
+        self.description = recipe_as_dict(recipe) | dict(data.description)
+        self.iterations = iterations_of(recipe, len(data.train))
+        self._trainee, self._data, self._device = trainee, data, device
+        self._processes, self._workers = processes, workers
+        self._pixels = _count_pixels(data.train) if recipe.class_weight_offset or recipe.class_balance else None
+        objective = SegmentationObjective(
+            trainee.network,
+            recipe,
+            class_weights=self._class_weights(),
+            teacher=teacher,
+            labelled=data.labelled,
+        )
+        if processes.count > 1 and device.type == "cuda":
+            objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+        self.objective: SegmentationObjective = place(objective, device, channels_last=recipe.channels_last)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is evaluated and kept."""
+        return self.objective.network
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Build AdamW; a teacher's head learns at a rate of its own."""
+        if isinstance(self.recipe, TeacherRecipe):
+            head, factor = self._trainee.head_parameters, self.recipe.head_lr_factor
+            return build_optimizer(self.objective, self.recipe, head=head, head_lr_factor=factor)
+        return build_optimizer(self.objective, self.recipe)
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Give normalised crops `(B, 3, h, w)` and labels `(B, h, w)` int64 of every step from `start` on."""
         recipe = self.recipe
         sampler = PositionSampler(
-            len(self._train), recipe.batch_size, seed=recipe.seed, start=start, stop=self.iterations
+            len(self._data.train),
+            recipe.batch_size,
+            seed=recipe.seed,
+            start=start,
+            stop=self.iterations,
+            processes=self._processes,
         )
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Augmented(self._train, recipe), batch_sampler=sampler, num_workers=self._workers
+            AugmentedImages(self._data.train, recipe, self._pixels),
+            batch_sampler=sampler,
+            num_workers=self._workers,
+            pin_memory=self._device.type == "cuda",
         )
         try:
             for images, labels in loader:
-                normalized = normalize(images.to(self._device), IMAGENET_MEAN, IMAGENET_STD)
-                yield normalized, labels.to(self._device, torch.int64)
+                normalized = normalize(images.to(self._device, non_blocking=True), IMAGENET_MEAN, IMAGENET_STD)
+                if not recipe.channels_last:
+                    normalized = normalized.contiguous()
+                yield normalized, labels.to(self._device, torch.int64, non_blocking=True)
         except DatasetError as error:  # from another process it comes with that process's traceback in its text
             raise DatasetError(str(error).strip().rpartition("DatasetError: ")[2]) from error
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Give the cross-entropy of one step, void pixels left out."""
-        with autocast(self._device):
-            output = self.model(images)
-        if not isinstance(output, TrainingOutput):
-            raise TypeError("the network is not in training mode")
-        logits = F.interpolate(output.logits.float(), size=targets.shape[-2:], mode="bilinear", align_corners=False)
-        return F.cross_entropy(
-            logits,
-            targets,
-            self._class_weights,
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.recipe.label_smoothing,
-        )
+    def count(self, targets: Tensor) -> Tensor:
+        """Count what the sums of the loss are divided by: weighted pixels, and positions at stride 8."""
+        return self.objective.count_valid(targets)
 
-    def evaluate(self) -> float:
-        """Give mIoU on the validation pictures, 0 to 1, and log the table of classes."""
-        matrix = evaluate(self.model, self._val, self._device, precision="bf16")
-        logger.info("%s", format_iou(matrix, self._val.classes))
+    def evaluate(self, network: nn.Module, monitor: RunMonitor) -> float:
+        """Give mIoU on the validation pictures, 0 to 1; log the table of classes and show some pictures."""
+        val = self._data.val
+        options = EvaluationOptions(short_side=min(self.recipe.train_size), precision=self.recipe.precision)
+        matrix = evaluate(network, val, self._device, options=options, processes=self._processes)
+        if self._processes.is_main:
+            logger.info("%s", format_iou(matrix, val.classes))
+            monitor.evaluation(matrix.mean_iou, dict(zip(val.classes.names, matrix.iou.tolist(), strict=True)))
         return 0.0 if math.isnan(matrix.mean_iou) else matrix.mean_iou
 
-    def save_weights(self, path: Path) -> None:
-        """Write the network with its classes."""
-        metadata = CheckpointMetadata(
-            architecture=f"bsdnet_{self.recipe.model}",
-            class_set=self._train.classes,
-            train_size=self.recipe.train_size,
-        )
-        save_checkpoint(path, self.model, metadata)
+    def save_weights(self, network: nn.Module, path: Path) -> None:
+        """Write the network as its users read it."""
+        self._trainee.save(network, path)
+
+    def _class_weights(self) -> Tensor | None:
+        """Give `1 / ln(offset + share)` for each class (Paszke et al., ENet, 2016), or None for no weights."""
+        offset = self.recipe.class_weight_offset
+        if offset is None or self._pixels is None:
+            return None
+        counts = self._pixels.sum(0)
+        return torch.tensor(1 / np.log(offset + counts / counts.sum()), dtype=torch.float32, device=self._device)
 
 
-@torch.inference_mode()
-def evaluate(
-    model: BSDNet,
-    dataset: LabelledImages,
-    device: torch.device,
-    *,
-    precision: str = "fp32",
-    mean: tuple[float, float, float] = IMAGENET_MEAN,
-    std: tuple[float, float, float] = IMAGENET_STD,
-) -> ConfusionMatrix:
-    """Segment whole pictures at their own size, one scale, no flip, and compare with the labels.
+class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
+    """Training examples drawn by `(example, position)`: chance depends on the seed and the position alone.
 
     Args:
-        model: a network in evaluation mode on `device`.
         dataset: pictures with labels.
-        device: where to compute.
-        precision: `fp32`, or `bf16` for autocast.
-        mean: of the RGB that the network was trained with, scaled to 0..1.
-        std: likewise.
-
-    Returns:
-        Pixels by true and predicted class.
+        recipe: how they are augmented.
+        pixels: pixels of each class in each picture, `(N, num_classes)`, for class-balanced crops.
     """
-    matrix = ConfusionMatrix(len(dataset.classes))
-    for index in range(len(dataset)):
-        rgb, labels = dataset[index]
-        image = normalize(torch.from_numpy(rgb)[None].to(device), mean, std)
-        with autocast(device) if precision == "bf16" else nullcontext():
-            logits = model(image)
-        logits = F.interpolate(logits.float(), size=labels.shape, mode="bilinear", align_corners=False)
-        matrix.update(labels, logits[0].argmax(0).cpu().numpy())
-    return matrix
 
-
-def format_iou(matrix: ConfusionMatrix, classes: ClassSet) -> str:
-    """Write mIoU and the IoU of each class as a table, in per cent."""
-    width = max(len(name) for name in classes.names)
-    rows = [f"{name:<{width}}  {100 * iou:5.1f}" for name, iou in zip(classes.names, matrix.iou, strict=True)]
-    return "\n".join([f"{'mIoU':<{width}}  {100 * matrix.mean_iou:5.1f}", *rows])
-
-
-class _Augmented(Dataset[tuple[Tensor, Tensor]]):
-    """Training examples drawn by `(example, position)`: chance depends on the seed and the position alone."""
-
-    def __init__(self, dataset: LabelledImages, recipe: SegmentationRecipe) -> None:
+    def __init__(
+        self, dataset: LabelledImages, recipe: SegmentationRecipe, pixels: NDArray[np.int64] | None = None
+    ) -> None:
         self._dataset = dataset
-        self._seed = recipe.seed
+        self._recipe = recipe
         self._transform = TrainTransform(recipe=recipe)
+        self._pictures: list[tuple[int, NDArray[np.int64]]] = []
+        if pixels is not None and recipe.class_balance > 0:
+            found = [(label, np.flatnonzero(pixels[:, label])) for label in range(pixels.shape[1])]
+            self._pictures = [(label, examples) for label, examples in found if examples.size]
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Give a crop `(h, w, 3)` uint8 RGB and its labels `(h, w)` uint8."""
         example, position = key
-        rgb, labels = self._transform(*self._dataset[example], np.random.default_rng((self._seed, 1, position)))
+        rng = np.random.default_rng((self._recipe.seed, 1, position))
+        wanted = None
+        if self._pictures and rng.random() < self._recipe.class_balance:
+            wanted, examples = self._pictures[rng.integers(len(self._pictures))]
+            example = int(rng.choice(examples))
+        rgb, labels = self._transform(*self._dataset[example], rng, wanted)
         return torch.from_numpy(rgb), torch.from_numpy(labels)
 
 
-def _class_weights(dataset: LabelledImages, offset: float | None, device: torch.device) -> Tensor | None:
-    """Give `1 / ln(offset + share)` for each class (Paszke et al., ENet, 2016), or None for no weights."""
-    if offset is None:
-        return None
-    counts = np.zeros(256, np.int64)
-    for index in range(len(dataset)):
-        counts += np.bincount(dataset[index][1].ravel(), minlength=256)
-    counts = counts[: len(dataset.classes)]
+def _count_pixels(dataset: LabelledImages) -> NDArray[np.int64]:
+    """Count the pixels of each class in each picture, `(N, num_classes)`."""
+
+    def count(index: int) -> NDArray[np.int64]:
+        return np.bincount(dataset[index][1].ravel(), minlength=256)[: len(dataset.classes)]
+
+    with ThreadPoolExecutor() as pool:
+        counts = np.stack(list(pool.map(count, range(len(dataset)))))
     if not counts.any():
         raise DatasetError("no pixel of the training pictures has a class; do the label files hold class indices?")
-    weights = 1 / np.log(offset + counts / counts.sum())
-    return torch.tensor(weights, dtype=torch.float32, device=device)
+    return counts

@@ -1,12 +1,12 @@
 """The state of a run on disk, for an exact resume after a kill at any moment."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from bsdnet.errors import TrainingError
 
@@ -24,25 +24,37 @@ class Progress:
     """Best evaluation so far, 0 to 1; -1 before the first."""
 
 
+class Stateful(Protocol):
+    """A part of a run that can be written down: a network, an optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give all that the part consists of."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
+        """Take it back."""
+        ...
+
+
 def save_state(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    description: dict[str, object],
-    progress: Progress,
+    folder: Path, parts: Mapping[str, Stateful | None], description: Mapping[str, object], progress: Progress
 ) -> None:
     """Write the state; the old one stays until the new one is whole on disk.
+
+    Args:
+        folder: the run's folder.
+        parts: what the run consists of, by name; None for parts that it has not.
+        description: what decides the result, as plain values.
+        progress: how far the run has come.
 
     Raises:
         TrainingError: the folder cannot be written.
     """
     content = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "description": description,
+        "parts": {name: part.state_dict() for name, part in parts.items() if part is not None},
+        "description": dict(description),
         "iteration": progress.iteration,
         "best_score": progress.best_score,
-        "torch_rng": torch.get_rng_state(),
     }
     partial = folder / f"{FILE_NAME}.part"
     try:
@@ -59,12 +71,9 @@ def save_state(
 
 
 def load_state(
-    folder: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    description: dict[str, object],
+    folder: Path, parts: Mapping[str, Stateful | None], description: Mapping[str, object]
 ) -> Progress:
-    """Bring model, optimizer and random numbers back to where the run was.
+    """Bring every part of a run back to where it was.
 
     Raises:
         TrainingError: there is no state, it cannot be read, or it belongs to a run with another recipe or other data;
@@ -83,9 +92,10 @@ def load_state(
         for name, value in description.items():
             if stored.get(name) != value:
                 raise TrainingError(f"{path} was made with {name} = {stored.get(name)!r}, this run has {value!r}")
-        model.load_state_dict(content["model"])
-        optimizer.load_state_dict(content["optimizer"])
-        torch.set_rng_state(content["torch_rng"])
+        for name, part in parts.items():
+            if part is not None:
+                part.load_state_dict(content["parts"][name])
         return Progress(iteration=content["iteration"], best_score=content["best_score"])
     except (RuntimeError, KeyError, ValueError) as error:
-        raise TrainingError(f"{path} is the state of another run: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise TrainingError(f"{path} is the state of another run: {reason}") from error

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from trainer.augment import TrainTransform, jitter_colors
-from trainer.recipes import CAMVID
+from trainer.recipes import CAMVID_360
 
-PLAIN = replace(CAMVID, scale_range=(1, 1), flip_probability=0, color_jitter=0, crop_size=(60, 80))
+PLAIN = replace(CAMVID_360, scale_range=(1, 1), flip_probability=0, color_jitter=0, crop_size=(60, 80))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_view_of_the_whole_is_a_resize(pair, scale: float, flip: int):
 
 
 def test_scales_are_drawn_log_uniformly_and_both_flips_happen():
-    transform = TrainTransform(recipe=replace(CAMVID, scale_range=(0.5, 2)))
+    transform = TrainTransform(recipe=replace(CAMVID_360, scale_range=(0.5, 2)))
     views = np.array([transform._random_view((360, 480), np.random.default_rng(seed)) for seed in range(400)])
     scales, flipped = views[:, 1, 1], views[:, 0, 0] < 0
     assert 0.5 <= scales.min() < 0.55
@@ -98,7 +98,7 @@ def test_a_crop_lies_inside_a_large_picture(pair, flip: int):
 
 
 def test_chance_comes_from_the_generator_alone(pair):
-    transform = TrainTransform(recipe=CAMVID)
+    transform = TrainTransform(recipe=CAMVID_360)
     first, again, other = (transform(*pair, np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])

@@ -1,0 +1,132 @@
+"""What one training step of segmentation computes: from pictures and labels to the parts of the loss."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bsdnet.classes import IGNORE_INDEX
+from bsdnet.modeling.bsdnet import BSDNet, TrainingOutput
+from bsdnet.modeling.head import SegmentationHead
+from trainer.device import autocast
+from trainer.distill import SIDM, labels_at_stride8
+from trainer.recipes import SegmentationRecipe
+from trainer.teacher import Teacher
+
+
+class SegmentationObjective(nn.Module):
+    """Cross-entropy on labels, distillation from a teacher, and an auxiliary head if the recipe has one.
+
+    Everything that learns is a part of this module, so that one wrapper synchronises all of it; the teacher is not.
+
+    Args:
+        network: a `BSDNet`, or any network that maps pictures to logits where there is neither teacher nor auxiliary
+            head.
+        recipe: which losses, and their weights.
+        class_weights: weight of each class in the cross-entropy, `(num_classes,)`.
+        teacher: what to learn from; required unless the recipe's `distill` is `none` and labels exist.
+        labelled: whether labels hold classes; if not, they mark valid pixels, whose classes the teacher tells.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        recipe: SegmentationRecipe,
+        *,
+        class_weights: Tensor | None = None,
+        teacher: Teacher | None = None,
+        labelled: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+        self.sidm: SIDM | None = None
+        self.auxiliary: SegmentationHead | None = None
+        self._class_weights, self._teacher, self._labelled = class_weights, teacher, labelled
+        if isinstance(network, BSDNet):
+            config = network.config
+            if teacher is not None and recipe.distill != "none":
+                self.sidm = SIDM(
+                    (*config.channels[2:], config.decoder_channels),
+                    teacher.channels,
+                    temperature=recipe.temperature,
+                    theta=recipe.theta,
+                    features=recipe.distill in ("cwd", "sidm"),
+                    logits=recipe.distill in ("ofa", "sidm"),
+                )
+            if recipe.auxiliary_weight > 0:
+                self.auxiliary = SegmentationHead(config.channels[2], config.decoder_channels, config.num_classes)
+
+    def count_valid(self, labels: Tensor) -> Tensor:
+        """Count what a step's sums are divided by, `(2,)` fp64: weighted pixels, and positions at stride 8.
+
+        Args:
+            labels: `(B, H, W)` int64, 255 where there is none.
+        """
+        valid = labels != IGNORE_INDEX
+        if self._class_weights is None:
+            pixels = valid.sum()
+        else:
+            pixels = self._class_weights.double()[labels[valid]].sum()
+        height, width = labels.shape[-2:]
+        positions = labels_at_stride8(labels, (-(-height // 8), -(-width // 8))) != IGNORE_INDEX
+        return torch.stack([pixels.double(), positions.sum().double()])
+
+    def forward(self, images: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """Compute one step's loss.
+
+        Args:
+            images: normalised pictures, `(B, 3, H, W)`.
+            labels: `(B, H, W)` int64, 255 where there is none.
+            counts: what the sums are divided by, as from `count_valid`, `(2,)`: over several processes, each one's mean
+                share of the whole batch's.
+
+        Returns:
+            Scalars: the parts, unweighted, and their weighted sum as `loss`. Summed over the parts of an accumulated
+            step and averaged over the processes, they are those of the whole batch.
+        """
+        recipe = self.recipe
+        with autocast(images.device, recipe.precision):
+            taught = None if self._teacher is None else self._teacher(images)
+            output = self.network(images)
+            auxiliary = None if self.auxiliary is None else self.auxiliary(output.stage3)
+        if taught is not None and not self._labelled:
+            labels = torch.where(labels == IGNORE_INDEX, labels, _enlarge(taught.logits, labels).argmax(1))
+        parts = {"ce": self._cross_entropy(_logits(output), labels, counts[0])}
+        loss = parts["ce"]
+        if self.sidm is not None and taught is not None:
+            distilled = self.sidm(output, taught, labels, counts[1])
+            if recipe.distill in ("cwd", "sidm"):
+                parts["cwd"] = distilled.cwd / recipe.accumulation  # a mean over pictures, not a sum over pixels
+                loss = loss + recipe.cwd_weight * parts["cwd"]
+            if recipe.distill in ("ofa", "sidm"):
+                parts["ofa"] = distilled.ofa
+                loss = loss + recipe.ofa_weight * parts["ofa"]
+        if auxiliary is not None:
+            parts["auxiliary"] = self._cross_entropy(auxiliary, labels, counts[0])
+            loss = loss + recipe.auxiliary_weight * parts["auxiliary"]
+        return {"loss": loss, **parts}
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, valid_pixels: Tensor) -> Tensor:
+        share = self.recipe.hard_pixel_share
+        losses = F.cross_entropy(
+            _enlarge(logits, labels),
+            labels,
+            self._class_weights,
+            ignore_index=IGNORE_INDEX,
+            label_smoothing=self.recipe.label_smoothing,
+            reduction="sum" if share == 1 else "none",
+        )
+        if share < 1:
+            # Void pixels have a loss of zero, so they are never among the largest while others are left.
+            hard = max(1, int(share * int((labels != IGNORE_INDEX).sum())))
+            losses = losses.flatten().topk(hard, sorted=False).values.sum() / share
+        return losses / valid_pixels.clamp(min=1).to(losses.dtype)
+
+
+def _logits(output: Tensor | TrainingOutput) -> Tensor:
+    return output.logits if isinstance(output, TrainingOutput) else output
+
+
+def _enlarge(logits: Tensor, labels: Tensor) -> Tensor:
+    """Bring logits of any stride to the labels' size, in fp32."""
+    return F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)

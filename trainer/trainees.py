@@ -1,0 +1,132 @@
+"""Networks that learn: the student in its shapes, and a SegFormer that becomes a teacher."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bsdnet.checkpoint import CheckpointMetadata, load_backbone, load_checkpoint, save_checkpoint
+from bsdnet.classes import ClassSet
+from bsdnet.errors import ConfigError
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, BSDNetConfig
+from trainer.recipes import SegmentationRecipe, TeacherRecipe
+from trainer.segformer import SegFormerSegmenter
+
+CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
+"""Shapes of the student by the name that a recipe gives."""
+
+
+def student_config(model: str) -> BSDNetConfig:
+    """Give the shape of a student.
+
+    Raises:
+        ConfigError: there is no such student.
+    """
+    if model not in CONFIGS:
+        raise ConfigError(f"model must be {' or '.join(CONFIGS)} for a student, got {model!r}")
+    return CONFIGS[model]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student:
+    """A BSDNet that learns."""
+
+    network: BSDNet
+    """The network."""
+    metadata: CheckpointMetadata
+    """What is kept with its weights."""
+
+    @property
+    def head_parameters(self) -> list[nn.Parameter]:
+        """None: the whole network learns at one rate."""
+        return []
+
+    def save(self, network: nn.Module, path: Path) -> None:
+        """Write a BSDNet of this one's shape.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
+        if not isinstance(network, BSDNet):
+            raise TypeError(f"expected a BSDNet, got {type(network).__name__}")
+        save_checkpoint(path, network, self.metadata)
+
+
+def build_student(
+    recipe: SegmentationRecipe, classes: ClassSet, *, pretrained: Path | None = None, initial: Path | None = None
+) -> Student:
+    """Build a student, its weights drawn from the recipe's seed or read.
+
+    Args:
+        recipe: the shape and the seed.
+        classes: what the logits mean.
+        pretrained: a backbone from `bsdnet-train pretrain`.
+        initial: weights of a whole network to go on from; its shape takes the recipe's place.
+
+    Raises:
+        ConfigError: the recipe names no student, or `initial` was made for other classes.
+        CheckpointError: weights cannot be read, or do not fit.
+    """
+    torch.manual_seed(recipe.seed)
+    if initial is not None:
+        checkpoint = load_checkpoint(initial)
+        known = checkpoint.metadata.class_set
+        if known.names != classes.names:
+            raise ConfigError(f"{initial} is made for the classes of {known.name}, the data are {classes.name}")
+        network, architecture = checkpoint.model, checkpoint.metadata.architecture
+    else:
+        config = replace(
+            student_config(recipe.model),
+            num_classes=len(classes),
+            dasp_rates=recipe.dasp_rates,
+            block=recipe.block,
+            context=recipe.context,
+        )
+        network, architecture = BSDNet(config), f"bsdnet_{recipe.model}"
+        if pretrained is not None:
+            load_backbone(pretrained, network.backbone)
+    metadata = CheckpointMetadata(architecture=architecture, class_set=classes, train_size=recipe.train_size)
+    return Student(network=network, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FutureTeacher:
+    """A SegFormer that learns."""
+
+    network: SegFormerSegmenter
+    """The network."""
+
+    @property
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The decoder's, which starts from random weights."""
+        return self.network.head_parameters()
+
+    def save(self, network: nn.Module, path: Path) -> None:
+        """Write the folder that `--teacher` reads; its name is the path's without the suffix.
+
+        Raises:
+            TrainingError: the folder cannot be written.
+        """
+        if not isinstance(network, SegFormerSegmenter):
+            raise TypeError(f"expected a SegFormerSegmenter, got {type(network).__name__}")
+        network.save(path.with_suffix(""))
+
+
+def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained: str | None = None) -> FutureTeacher:
+    """Build a SegFormer, its weights drawn from the recipe's seed.
+
+    Args:
+        recipe: the variant and the seed.
+        classes: what the logits mean.
+        pretrained: folder from `bsdnet-train pretrain`, or a Hugging Face name such as `nvidia/mit-b2`, of the encoder.
+
+    Raises:
+        ConfigError: there is no such variant.
+        TrainingError: transformers is not installed, or the encoder cannot be read or does not fit.
+    """
+    torch.manual_seed(recipe.seed)
+    network = SegFormerSegmenter(recipe.model, classes)
+    if pretrained is not None:
+        network.load_encoder(pretrained)
+    return FutureTeacher(network=network)
