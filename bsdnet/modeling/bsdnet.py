@@ -11,10 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from bsdnet.errors import ConfigError
+from bsdnet.modeling.alternative_blocks import CFBlock, GFABlock, MSCANBlock, SegFormerBlock
+from bsdnet.modeling.alternative_contexts import ASPP, DAPPM
 from bsdnet.modeling.dasp import DASP
 from bsdnet.modeling.fcb import FCB, FFN
 from bsdnet.modeling.head import Decoder, SegmentationHead
 from bsdnet.modeling.layers import BasicBlock, ConvBNAct
+
+BLOCKS = ("fcb", "res", "segformer", "gfa", "mscan", "cf")
+"""The paper's FCB, and the blocks that table 4 compares it with."""
+CONTEXTS = ("dasp-avg", "dasp-max", "aspp", "dappm")
+"""The paper's DASP, and the context modules that table 5 compares it with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +38,12 @@ class BSDNetConfig:
     """Channels of the four stages, at strides 4, 8, 16 and 32."""
     depths: tuple[int, int, int] = (1, 2, 2)
     """BasicBlocks of stages 1 to 3."""
+    block: str = "fcb"
+    """What stands in the FCBs' places, one of `BLOCKS`. `num_kernels` to `ffn_ratio` shape FCB alone."""
+    context: str = "dasp-avg"
+    """What gathers context at stride 32, one of `CONTEXTS`."""
     fcbs: tuple[int, int] = (1, 2)
-    """FCBs that close stage 3 and that form stage 4."""
+    """FCBs, or what stands in their places, that close stage 3 and that form stage 4."""
     num_kernels: int = 32
     """Learnable stripe kernels of each direction in DEC attention."""
     groups: int = 4
@@ -44,9 +55,9 @@ class BSDNetConfig:
     ffn_ratio: int = 4
     """Hidden channels of the feed-forward network as a multiple of the block's."""
     dasp_channels: int = 112
-    """Channels of each of DASP's maps."""
+    """Channels of each of the context module's maps, and of its result."""
     dasp_rates: tuple[int, ...] = (6, 12, 18)
-    """Rates of DASP's atrous convolutions, in pixels at stride 32."""
+    """Rates of DASP's and ASPP's atrous convolutions, in pixels at stride 32."""
     decoder_channels: int = 64
     """Channels of the fused map at stride 8, and of the head."""
 
@@ -75,6 +86,13 @@ class BSDNetConfig:
             raise ConfigError(f"kernel_size must be an odd number of at least 1, got {self.kernel_size}")
         if not 0 < self.detail_ratio <= 4:
             raise ConfigError(f"detail_ratio must be in (0, 4], got {self.detail_ratio}")
+        for name, choices in (("block", BLOCKS), ("context", CONTEXTS)):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.block in ("segformer", "gfa") and any(channels % 8 for channels in self.channels[2:]):
+            raise ConfigError(
+                f"the last two of channels must be multiples of 8 with block {self.block!r}, got {self.channels!r}"
+            )
 
 
 class StageFeatures(NamedTuple):
@@ -102,7 +120,7 @@ class TrainingOutput(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """Stem and four stages: BasicBlocks first, FCBs later.
+    """Stem and four stages: BasicBlocks first, FCBs (or what `block` names) later.
 
     The stem is two 3x3 convolutions of stride 2; one 3x3 convolution of stride 2 leads into stage 4.
     Every division by two rounds up, so any input size works.
@@ -115,9 +133,12 @@ class Backbone(nn.Module):
         self.stage1 = _basic_stage(c1, c1, config.depths[0], stride=1)
         self.stage2 = _basic_stage(c1, c2, config.depths[1], stride=2)
         self.stage3 = nn.Sequential(
-            *_basic_stage(c2, c3, config.depths[2], stride=2), *(_fcb(c3, config) for _ in range(config.fcbs[0]))
+            *_basic_stage(c2, c3, config.depths[2], stride=2),
+            *(_block(c3, config, stride=16) for _ in range(config.fcbs[0])),
         )
-        self.stage4 = nn.Sequential(ConvBNAct(c3, c4, 3, stride=2), *(_fcb(c4, config) for _ in range(config.fcbs[1])))
+        self.stage4 = nn.Sequential(
+            ConvBNAct(c3, c4, 3, stride=2), *(_block(c4, config, stride=32) for _ in range(config.fcbs[1]))
+        )
         _init_weights(self)
 
     def forward(self, x: Tensor) -> StageFeatures:
@@ -129,7 +150,7 @@ class Backbone(nn.Module):
 
 
 class BSDNet(nn.Module):
-    """The network: backbone, DASP on stage 4, fusion with stage 2, head.
+    """The network: backbone, DASP (or what `context` names) on stage 4, fusion with stage 2, head.
 
     Args:
         config: the shape.
@@ -140,7 +161,7 @@ class BSDNet(nn.Module):
         self.config = config
         self.backbone = Backbone(config)
         width = config.decoder_channels
-        self.dasp = DASP(config.channels[3], config.dasp_channels, config.dasp_channels, config.dasp_rates)
+        self.dasp = _context(config)  # the name that the weights know it by, whatever stands here
         self.decoder = Decoder(config.channels[1], config.dasp_channels, width)
         self.head = SegmentationHead(width, width, config.num_classes)
         for part in (self.dasp, self.decoder, self.head):
@@ -190,7 +211,19 @@ def _basic_stage(in_channels: int, channels: int, depth: int, *, stride: int) ->
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(depth - 1)))
 
 
-def _fcb(channels: int, config: BSDNetConfig) -> FCB:
+def _block(channels: int, config: BSDNetConfig, *, stride: int) -> nn.Module:
+    match config.block:
+        case "res":
+            return BasicBlock(channels, channels)
+        case "segformer":  # heads and reduction as SegFormer has them at this stride
+            heads, reduction = (4, 2) if stride == 16 else (8, 1)
+            return SegFormerBlock(channels, heads=heads, reduction=reduction)
+        case "gfa":
+            return GFABlock(channels)
+        case "mscan":
+            return MSCANBlock(channels)
+        case "cf":
+            return CFBlock(channels)
     return FCB(
         channels,
         num_kernels=config.num_kernels,
@@ -201,15 +234,30 @@ def _fcb(channels: int, config: BSDNetConfig) -> FCB:
     )
 
 
+def _context(config: BSDNetConfig) -> nn.Module:
+    shape = (config.channels[3], config.dasp_channels, config.dasp_channels)
+    match config.context:
+        case "aspp":
+            return ASPP(*shape, config.dasp_rates)
+        case "dappm":
+            return DAPPM(*shape)
+    return DASP(*shape, config.dasp_rates, max_pooling=config.context == "dasp-max")
+
+
 def _init_weights(part: nn.Module) -> None:
-    """Draw the kernels: He's normal by fan-out, that of one group where a convolution is grouped."""
+    """Draw the kernels: He's normal by fan-out, that of one group where a convolution is grouped; biases are zero."""
     for module in part.modules():
         if isinstance(module, nn.Conv2d):
             fan_out = module.weight.numel() // module.in_channels
             nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for module in part.modules():
         if isinstance(module, FFN):  # a small branch beside the identity, as in SegFormer
             nn.init.trunc_normal_(module.project.weight, std=0.02)
+        elif isinstance(module, SegFormerBlock):
+            for linear in module.linear_layers():
+                nn.init.trunc_normal_(linear.weight, std=0.02)
         elif isinstance(module, SegmentationHead):  # the loss starts at the logarithm of the number of classes
             nn.init.normal_(module.classifier.weight, std=0.01)
             module.classifier.bias = nn.Parameter(torch.zeros(module.classifier.out_channels))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from bsdnet.modeling.layers import ConvBNAct
 
 
-def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
+def grouped_double_norm(x: Tensor, groups: int, *, order: int = 2) -> Tensor:
     """Normalise twice: softmax over space, then L2 over each group of channels (sigma in equation 3).
 
     Both steps run in fp32 and in the log domain. In half precision a softmax over thousands of positions
@@ -20,9 +20,10 @@ def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
     Args:
         x: similarities of every position with every kernel, `(B, N, H, W)`, any floating dtype.
         groups: number of groups that the N channels are split into, each normalised on its own.
+        order: the second norm, 2 for L2; 1 for L1, as in the networks that the double normalisation comes from.
 
     Returns:
-        `(B, N, H, W)` in the dtype of `x`, values in [0, 1]: each group's channels have L2 norm 1 at every position.
+        `(B, N, H, W)` in the dtype of `x`, values in [0, 1]: each group's channels have that norm 1 at every position.
     """
     # NCHW: the reductions below then run along contiguous memory, also where x is channels_last.
     log_p = x.to(torch.float32, memory_format=torch.contiguous_format)
@@ -30,8 +31,27 @@ def grouped_double_norm(x: Tensor, groups: int) -> Tensor:
     batch, channels, height, width = x.shape
     log_p = log_p.view(batch, groups, channels // groups, height, width)
     p = (log_p - log_p.amax(2, keepdim=True)).exp()
-    p = p * p.square().sum(2, keepdim=True).rsqrt()
+    p = p / p.sum(2, keepdim=True) if order == 1 else p * p.square().sum(2, keepdim=True).rsqrt()
     return p.view(batch, channels, height, width).to(x.dtype)
+
+
+def stripe_attention(x: Tensor, kernels: Tensor, groups: int, *, order: int = 2) -> Tensor:
+    """Attend with learnable kernels: sigma(x * K) * K^T, one of the two terms of equation 3.
+
+    Args:
+        x: `(B, C, H, W)`.
+        kernels: K, `(N, C, 1, k)` or `(N, C, k, 1)`. As values, input and output channels are swapped and the
+            kernels are not flipped in space.
+        groups: see `grouped_double_norm`.
+        order: see `grouped_double_norm`.
+
+    Returns:
+        `(B, C, H, W)`.
+    """
+    padding = (kernels.shape[2] // 2, kernels.shape[3] // 2)
+    similarity = F.conv2d(x, kernels, padding=padding)  # (B, C, H, W) -> (B, N, H, W)
+    attention = grouped_double_norm(similarity, groups, order=order)
+    return F.conv2d(attention, kernels.transpose(0, 1), padding=padding)  # (B, N, H, W) -> (B, C, H, W)
 
 
 class DECAttention(nn.Module):
@@ -67,15 +87,10 @@ class DECAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(B, C, H, W)` to `(B, C, H, W)`."""
-        attention = self._stripe(x, self.kernels_h) + self._stripe(x, self.kernels_v)
+        attention = stripe_attention(x, self.kernels_h, self.groups)
+        attention = attention + stripe_attention(x, self.kernels_v, self.groups)
         detail: Tensor = self.project(self.depthwise(self.qkv(x)))
         return attention * detail
-
-    def _stripe(self, x: Tensor, kernels: Tensor) -> Tensor:
-        padding = (kernels.shape[2] // 2, kernels.shape[3] // 2)
-        similarity = F.conv2d(x, kernels, padding=padding)  # (B, C, H, W) -> (B, N, H, W)
-        attention = grouped_double_norm(similarity, self.groups)
-        return F.conv2d(attention, kernels.transpose(0, 1), padding=padding)  # (B, N, H, W) -> (B, C, H, W)
 
 
 class FFN(nn.Module):
