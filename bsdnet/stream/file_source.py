@@ -12,11 +12,12 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from bsdnet.errors import SourceError
+from bsdnet.picture import as_fraction, picture_to_rgb, square_width_of
 from bsdnet.stream.demux import iter_packets
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.interfaces import VideoSource
@@ -26,17 +27,6 @@ _SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0, math.inf)  # not every demuxer lands befor
 _BEFORE_START_S = -10.0  # where to go to get the first frame for certain
 _CLOSE_TIMEOUT_S = 1.0
 _FALLBACK_FPS = 25.0
-_SD_MAX_HEIGHT = 719  # players take untagged video up to this height for BT.601, higher video for BT.709
-
-_MATRICES = {  # of AVColorSpace, as H.273 numbers them, the ones that swscale knows
-    1: Colorspace.ITU709,
-    4: Colorspace.FCC,
-    5: Colorspace.ITU601,
-    6: Colorspace.ITU601,
-    7: Colorspace.SMPTE240M,
-    9: Colorspace.BT2020,
-    10: Colorspace.BT2020,
-}
 
 
 class FileSource(VideoSource):
@@ -59,10 +49,10 @@ class FileSource(VideoSource):
         try:
             self._stream = _video_stream(self._container, self._path)
             self._stream.thread_type = "AUTO"
-            self._time_base = _fraction(self._stream.time_base) or Fraction(1, 90_000)
+            self._time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
             self._fps = _fps(self._stream)
             self._start_pts = self._find_start()
-            self._square_width = _square_width(self._stream)
+            self._square_width = square_width_of(self._stream)
             self._reformatter = VideoReformatter()
             self._lost_frames = 0
             self._decoded = 0
@@ -142,7 +132,7 @@ class FileSource(VideoSource):
     def _find_start(self) -> int:
         """The earliest start of the file's pictures and sound, in units of the video's time base."""
         starts = [
-            stream.start_time * _fraction(stream.time_base)
+            stream.start_time * as_fraction(stream.time_base)
             for stream in (self._stream, *self._container.streams.audio)
             if stream.start_time is not None
         ]
@@ -210,16 +200,7 @@ class FileSource(VideoSource):
 
     def _to_rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
         """Convert a picture to upright `(H, W, 3)` uint8 RGB."""
-        rgb = self._reformatter.reformat(
-            picture,
-            width=round(picture.width * self._square_width),
-            format="rgb24",
-            src_colorspace=_matrix(picture),
-            src_color_range=_range(picture),
-            dst_color_range=ColorRange.JPEG,
-        ).to_ndarray()
-        quarter_turns = round(picture.rotation / 90) % 4  # PyAV gives degrees counterclockwise, as rot90 turns
-        return np.ascontiguousarray(np.rot90(rgb, quarter_turns), np.uint8)
+        return picture_to_rgb(picture, self._reformatter, self._square_width)
 
 
 def _open(path: Path) -> InputContainer:
@@ -250,33 +231,8 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     raise SourceError(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'}")
 
 
-def _fraction(value: Fraction | None) -> Fraction:
-    """Take a rational of PyAV, which newer versions give in a type of their own, as a Fraction; unset is 0."""
-    return Fraction(value.numerator, value.denominator) if value else Fraction(0)
-
-
 def _fps(stream: VideoStream) -> float:
     for rate in (stream.average_rate, stream.guessed_rate):
         if rate and 0.01 <= float(rate) <= 1000:
             return float(rate)
     return _FALLBACK_FPS
-
-
-def _square_width(stream: VideoStream) -> Fraction:
-    """By what to multiply the width so that pixels are square."""
-    aspect = _fraction(stream.sample_aspect_ratio)
-    return aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
-
-
-def _matrix(picture: VideoFrame) -> Colorspace | None:
-    if picture.format.is_rgb:
-        return None
-    untagged = Colorspace.ITU601 if picture.height <= _SD_MAX_HEIGHT else Colorspace.ITU709
-    return _MATRICES.get(picture.colorspace, untagged)
-
-
-def _range(picture: VideoFrame) -> ColorRange | None:
-    if picture.format.is_rgb or picture.color_range != ColorRange.UNSPECIFIED:
-        return None
-    full = picture.format.name.startswith(("yuvj", "gray"))
-    return ColorRange.JPEG if full else ColorRange.MPEG

