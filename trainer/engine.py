@@ -192,7 +192,7 @@ class Loop:
                 if last or iteration % options.eval_every == 0:
                     self._read(monitor)
                     self._evaluate(monitor)
-                stopping = agree(self._should_stop(), self._processes, self._device)
+                stopping = agree(self._should_stop(), self._processes)
                 if last or stopping or iteration % options.save_every == 0:
                     self._read(monitor)
                     self._save()
@@ -255,7 +255,9 @@ class Loop:
         path = self._folder / (_BAD_BATCH if self._processes.is_main else f"{self._processes.rank}-{_BAD_BATCH}")
         content = {"iteration": step.iteration, "losses": losses, "images": step.images, "targets": step.targets}
         try:
-            torch.save({key: value.cpu() if isinstance(value, Tensor) else value for key, value in content.items()}, path)
+            torch.save(
+                {key: value.cpu() if isinstance(value, Tensor) else value for key, value in content.items()}, path
+            )
             where = f"its batch is kept in {path}"
         except (OSError, RuntimeError):  # the loss is the news, not the disk
             where = "its batch could not be kept"

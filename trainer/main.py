@@ -2,78 +2,79 @@
 
 import json
 import logging
-import math
-import re
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
+import torch
 from click.core import ParameterSource
 
-from bsdnet.checkpoint import load_checkpoint
-from bsdnet.devices import select_device
-from bsdnet.errors import BsdnetError, ConfigError, TrainingError
-from bsdnet.metrics import ConfusionMatrix
-from trainer.datasets.camvid import CamVid
-from trainer.datasets.imagenet import ZippedImages
-from trainer.device import place
-from trainer.engine import Task, train
-from trainer.interrupt import StopSignals
+from bsdnet.errors import BsdnetError, ConfigError
+from trainer.data import (
+    DATASETS,
+    RECIPES,
+    SPLITS,
+    TaughtImages,
+    default_recipe,
+    default_teacher_recipe,
+    open_data,
+    with_teachers,
+)
+from trainer.distributed import connect
+from trainer.evaluation import EvaluationOptions
+from trainer.options import FILE, crop_options, machine_options, parse_size, require, resolve_recipe, run_options
 from trainer.pretrain import PretrainTask
-from trainer.recipes import CAMVID, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER
+from trainer.pretrain_data import ImagesInMemory, open_images
+from trainer.recipes import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER
+from trainer.report import evaluate_weights
+from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
-from trainer.segmentation import CONFIGS, SegmentationTask, evaluate, format_iou
-from trainer.state import FILE_NAME
-
-_FOLDER = click.Path(file_okay=False, path_type=Path)
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def _parse_size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    """Turn `480x352` on the command line into `(352, 480)`."""
-    if value is None:
-        return None
-    match = re.fullmatch(r"(\d+)x(\d+)", value)
-    if match is None:
-        raise click.BadParameter(f"{value!r} is no size; expected WIDTHxHEIGHT, such as 480x352", context, parameter)
-    return int(match[2]), int(match[1])
-
-
-def _run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that all trainings share."""
-    options = [
-        click.option("--data-dir", type=_FOLDER, help="Folder of the data set."),
-        click.option("--model", type=click.Choice(["s", "b", *VARIANTS]), default="s", show_default=True, help="Network."),
-        click.option("--output", type=_FOLDER, help="Folder of the run; made if missing."),
-        click.option("--resume", is_flag=True, help="Go on with the run in --output, exactly where it stopped."),
-        click.option("--epochs", type=int, help="Passes over the data; default: the recipe's."),
-        click.option("--batch-size", type=int, help="Pictures in a step; default: the recipe's."),
-        click.option("--lr", type=float, help="Peak learning rate; default: the recipe's."),
-        click.option("--seed", type=int, help="Seed of weights, order and augmentation; default: the recipe's."),
-        click.option("--eval-every", type=click.IntRange(min=1), help="Steps between evaluations; default: ten a run."),
-        click.option("--save-every", type=click.IntRange(min=1), default=200, show_default=True,
-                     help="Steps between saved states."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _machine_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where to compute and how much to tell."""
-    command = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(command)
-    return click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")(command)
+from trainer.segmentation import SegmentationTask
+from trainer.teacher import load_teacher, read_class_mapping
+from trainer.trainees import CONFIGS, build_future_teacher, build_student
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
-@click.option("--dataset", type=click.Choice(["camvid"]), help="Data set to train on or to evaluate with.")
-@_run_options
-@click.option("--distill", type=click.Choice(["none"]), help="Distillation; none trains on the labels alone.")
-@click.option("--pretrained", type=_FILE, help="Backbone from 'bsdnet-train pretrain'; default: random weights.")
+@click.option("--dataset", type=click.Choice(DATASETS), help="Data set to train on or to evaluate with.")
+@click.option("--recipe", "recipe_name", type=click.Choice(list(RECIPES)), help="Recipe; default: the data set's.")
+@run_options([*CONFIGS])
+@click.option(
+    "--distill",
+    type=click.Choice(["none", "cwd", "ofa", "sidm"]),
+    help="What is learnt from the teacher: its features (cwd), its logits (ofa), both; none learns from the "
+    "labels alone. Default: the recipe's, sidm.",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="FOLDER|NAME",
+    help="SegFormer from 'bsdnet-train teacher' or of Hugging Face; given again, an ensemble. "
+    "Default: the data set's public one.",
+)
+@click.option(
+    "--teacher-classes", type=FILE, help="TOML file that says which of the teacher's classes make one of ours."
+)
+@click.option("--theta", type=float, help="Exponent of OFA's target term; default: the recipe's, 1.5.")
+@click.option(
+    "--block",
+    type=click.Choice(["fcb", "res", "segformer", "gfa", "mscan", "cf"]),
+    help="Block of stages 3 and 4; default: fcb. The others are ablations.",
+)
+@click.option(
+    "--context",
+    type=click.Choice(["dasp-avg", "dasp-max", "aspp", "dappm"]),
+    help="Context module; default: dasp-avg. The others are ablations.",
+)
+@click.option("--auxiliary-weight", type=float, help="Weight of an auxiliary head on stage 3; default: 0, none.")
+@crop_options
+@click.option("--pretrained", type=FILE, help="Backbone from 'bsdnet-train pretrain'; default: random weights.")
+@click.option("--init", "initial", type=FILE, help="Weights of a whole network to go on from, of the same classes.")
 @click.option(
     "--train-split",
     type=click.Choice(["train", "trainval"]),
@@ -81,72 +82,118 @@ def _machine_options(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="Pictures to train on.",
 )
-@click.option("--hold-out", help="Drive to leave out of training and to evaluate on instead of val, such as 0001TP.")
-@click.option("--color-jitter", type=float, help="Strength of random colours, 0 to 0.9; default: the recipe's.")
+@click.option("--hold-out", help="Drive or city to leave out of training and to evaluate on instead of val.")
+@click.option("--eval", "eval_split", type=click.Choice(SPLITS), help="Evaluate --weights on this split.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate: a file, or a teacher's folder.")
 @click.option(
-    "--crop-size",
-    callback=_parse_size,
+    "--eval-size",
+    callback=parse_size,
     metavar="WIDTHxHEIGHT",
-    help="Size of the training crops; default: the recipe's.",
+    help="Size that the network sees pictures at; their own by default. They are scored at their own.",
 )
+@click.option("--eval-window", callback=parse_size, metavar="WIDTHxHEIGHT", help="Slide a window of this size.")
+@click.option("--eval-flip", is_flag=True, help="Average with the mirrored picture.")
+@click.option("--eval-scales", default="1", show_default=True, help="Average over scales, such as 0.75,1,1.25.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), default=0, show_default=True, help="Processes that prepare pictures."
+    "--predictions",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for one PNG of label ids a picture, as the Cityscapes benchmark takes them.",
 )
-@click.option(
-    "--eval",
-    "eval_split",
-    type=click.Choice(["train", "val", "test"]),
-    help="Evaluate --weights on this split instead of training.",
-)
-@click.option("--weights", type=_FILE, help="Weights to evaluate.")
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
-@_machine_options
+@machine_options
 @click.pass_context
 def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's values
-    """Train BSDNet on a labelled data set, or evaluate weights.
+    """Train BSDNet with a SegFormer teacher, or evaluate weights.
 
     \b
+    bsdnet-train --dataset cityscapes --data-dir cityscapes --output runs/city
     bsdnet-train --dataset camvid --data-dir camvid --distill none --output runs/first
     bsdnet-train --dataset camvid --data-dir camvid --eval test --weights runs/first/last.safetensors
+    torchrun --nproc-per-node 4 -m trainer.main --dataset cityscapes --data-dir cityscapes --output runs/city
     """  # noqa: D301 - click takes the backspace for "keep these lines"
     if context.invoked_subcommand is not None:
         _refuse_options(context)
     elif options["eval_split"] is not None:
-        _require(options, "dataset", "data_dir", "weights")
+        require(options, "dataset", "weights")
         _evaluate(options)
     else:
-        _require(options, "dataset", "data_dir")
-        if options["weights"] is not None or options["as_json"]:
-            raise click.UsageError("--weights and --json belong to --eval, which is missing")
-        _train_segmentation(options)
+        require(options, "dataset", "output")
+        for name, given in (("--weights", options["weights"]), ("--json", options["as_json"])):
+            if given:
+                raise click.UsageError(f"{name} belongs to --eval, which is missing")
+        _train(options)
 
 
 @cli.command()
-@_run_options
-@_machine_options
+@run_options([*CONFIGS, *VARIANTS])
+@machine_options
 def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
-    """Pretrain the backbone on Tiny-ImageNet.
+    """Pretrain a backbone, of the student or of a teacher, on pictures of classes.
 
-    --data-dir holds train-*.zip and val.zip, whose entries are <class>/<picture>.
+    --data-dir holds train-*.zip and val.zip with entries <class>/<picture>, all of one size, which are held in memory
+    (Tiny-ImageNet); or the folders train/<class>/ and val/<class>/, or zips of them (ImageNet).
 
     \b
     bsdnet-train pretrain --data-dir tiny-imagenet --model s --output runs/pretrain-s
+    bsdnet-train pretrain --data-dir tiny-imagenet --model segformer-b1 --output runs/pretrain-b1
     """  # noqa: D301 - click takes the backspace for "keep these lines"
-    _require(options, "data_dir", "output")
-    base = TINY_IMAGENET if options["model"] in CONFIGS else TINY_IMAGENET_SEGFORMER
-    recipe = replace(base, **_overrides(options))
-    archives = sorted(options["data_dir"].glob("train-*.zip")) or [options["data_dir"] / "train-0.zip"]
-    folder = _run_folder(options)
-    train_images = ZippedImages(archives)
-    val_images = ZippedImages([options["data_dir"] / "val.zip"], train_images.classes)
-    device = select_device(options["device"])
-    _run(PretrainTask(recipe, train_images, val_images, device), folder, options)
+    require(options, "data_dir", "output")
+    with connect(options["device"]) as (processes, device):
+        data = open_images(options["data_dir"], _workers(options, device))
+        base = TINY_IMAGENET if isinstance(data, ImagesInMemory) else IMAGENET
+        if base is TINY_IMAGENET and options["model"] in VARIANTS:
+            base = TINY_IMAGENET_SEGFORMER
+        recipe = resolve_recipe(base, options)
+        folder = make_folder(options, processes)
+        task = PretrainTask(recipe, data, device, processes=processes)
+        run_task(task, folder, options, processes)
+
+
+@cli.command()
+@click.option("--dataset", type=click.Choice([name for name in DATASETS if name != "video"]), help="Data set.")
+@run_options(VARIANTS)
+@crop_options
+@click.option(
+    "--pretrained",
+    metavar="FOLDER|NAME",
+    help="Encoder from 'bsdnet-train pretrain', or of Hugging Face, such as nvidia/mit-b2; default: random.",
+)
+@click.option(
+    "--train-split",
+    type=click.Choice(["train", "trainval"]),
+    default="train",
+    show_default=True,
+    help="Pictures to train on.",
+)
+@click.option("--hold-out", help="Drive or city to leave out of training and to evaluate on instead of val.")
+@machine_options
+def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
+    """Train a SegFormer on labels, to be a teacher.
+
+    Evaluate it as any weights: --eval val --weights FOLDER.
+
+    \b
+    bsdnet-train teacher --dataset camvid --data-dir camvid --pretrained nvidia/mit-b2 --output runs/teacher
+    bsdnet-train --dataset camvid --data-dir camvid --teacher runs/teacher/best --output runs/camvid
+    """  # noqa: D301 - click takes the backspace for "keep these lines"
+    require(options, "dataset", "output")
+    with connect(options["device"]) as (processes, device):
+        data = open_data(options["dataset"], options["data_dir"], options["train_split"], options["hold_out"])
+        recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options)
+        folder = make_folder(options, processes)
+        trainee = build_future_teacher(recipe, data.train.classes, pretrained=options["pretrained"])
+        workers = _workers(options, device)
+        task = SegmentationTask(recipe, trainee, data, device, processes=processes, workers=workers)
+        run_task(task, folder, options, processes)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: errors that a user can mend are one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    is_main = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(
+        level=logging.INFO if is_main else logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
+    )
     try:
         cli.main(arguments, prog_name="bsdnet-train", standalone_mode=False)
     except click.ClickException as error:
@@ -163,98 +210,53 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(0)
 
 
-def _train_segmentation(options: dict[str, Any]) -> None:
-    if options["distill"] is None:
-        raise click.UsageError("--distill is missing: pass --distill none to train on the labels alone")
-    recipe = replace(CAMVID, **_overrides(options, "color_jitter", "crop_size"))
-    _require(options, "output")
-    root, held_out, split = options["data_dir"], options["hold_out"], options["train_split"]
-    if held_out is None:
-        train_set, val_set = CamVid(root, split), CamVid(root, "val")
-    else:
-        train_set, val_set = CamVid(root, split, without=[held_out]), CamVid(root, split, only=[held_out])
-    device = select_device(options["device"])
-    folder = _run_folder(options)
-    data: dict[str, object] = {"dataset": options["dataset"], "train_split": split, "hold_out": held_out}
-    task = SegmentationTask(
-        recipe, train_set, val_set, device, data=data, pretrained=options["pretrained"], workers=options["workers"]
-    )
-    _run(task, folder, options)
+def _train(options: dict[str, Any]) -> None:
+    name = options["dataset"]
+    with connect(options["device"]) as (processes, device):
+        data = open_data(name, options["data_dir"], options["train_split"], options["hold_out"], options["initial"])
+        base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
+        recipe = with_teachers(resolve_recipe(base, options), name)
+        found = None
+        if recipe.distill != "none":
+            mapping = options["teacher_classes"] and read_class_mapping(options["teacher_classes"])
+            found = load_teacher(recipe.teachers, data.train.classes, device, class_mapping=mapping)
+            if not data.labelled:
+                data = replace(data, val=TaughtImages(data.val, found, device))
+        folder = make_folder(options, processes)
+        student = build_student(
+            recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
+        )
+        workers = _workers(options, device)
+        task = SegmentationTask(recipe, student, data, device, teacher=found, processes=processes, workers=workers)
+        run_task(task, folder, options, processes)
 
 
 def _evaluate(options: dict[str, Any]) -> None:
-    checkpoint = load_checkpoint(options["weights"])
-    dataset = CamVid(options["data_dir"], options["eval_split"])
-    known = checkpoint.metadata.class_set
-    if known.names != dataset.classes.names:
-        raise ConfigError(
-            f"{options['weights']} is made for the {len(known)} classes of {known.name}, the data set has the "
-            f"{len(dataset.classes)} of {dataset.classes.name}: pass --weights that were trained on it"
-        )
-    device = select_device(options["device"])
-    model = place(checkpoint.model, device)
-    by_drive = {
-        drive: evaluate(
-            model,
-            CamVid(options["data_dir"], options["eval_split"], only=[drive]),
-            device,
-            mean=checkpoint.metadata.mean,
-            std=checkpoint.metadata.std,
-        )
-        for drive in dataset.drives
-    }
-    matrix = ConfusionMatrix(len(dataset.classes))
-    matrix.counts += sum(part.counts for part in by_drive.values())
-    if not options["as_json"]:
-        click.echo(format_iou(matrix, dataset.classes))
-        for drive, part in by_drive.items():
-            click.echo(f"mIoU of drive {drive}  {100 * part.mean_iou:5.1f}")
-        return
-    named = zip(dataset.classes.names, matrix.iou, strict=True)
-    result = {
-        "dataset": options["dataset"],
-        "split": options["eval_split"],
-        "images": len(dataset),
-        "miou": _json_number(matrix.mean_iou),
-        "pixel_accuracy": _json_number(matrix.pixel_accuracy),
-        "miou_by_drive": {drive: _json_number(part.mean_iou) for drive, part in by_drive.items()},
-        "iou": {name: _json_number(iou) for name, iou in named},
-    }
-    click.echo(json.dumps(result, indent=2))
+    try:
+        scales = tuple(float(scale) for scale in options["eval_scales"].split(","))
+    except ValueError:
+        raise click.UsageError(f"--eval-scales must be numbers, got {options['eval_scales']!r}") from None
+    evaluation = EvaluationOptions(
+        size=options["eval_size"],
+        window=options["eval_window"],
+        flip=options["eval_flip"],
+        scales=scales,
+        precision=options["precision"] or "fp32",
+    )
+    with connect(options["device"]) as (processes, device):
+        report = evaluate_weights(
+            options["weights"], options["dataset"], options["data_dir"], options["eval_split"], device,
+            options=evaluation, processes=processes, predictions=options["predictions"],
+        )  # fmt: skip
+        if processes.is_main:
+            click.echo(json.dumps(report.as_dict(), indent=2) if options["as_json"] else report.as_table())
 
 
-def _json_number(value: float) -> float | None:
-    """Give null for NaN, which JSON does not know."""
-    return None if math.isnan(value) else float(value)
-
-
-def _run(task: Task, folder: Path, options: dict[str, Any]) -> None:
-    eval_every = options["eval_every"] or max(1, math.ceil(task.iterations / 10))
-    if not options["resume"]:
-        _write_text(folder / "recipe.json", json.dumps(task.description, indent=2) + "\n")
-    with StopSignals() as signals:
-        progress = train(
-            task,
-            folder,
-            resume=options["resume"],
-            eval_every=eval_every,
-            save_every=options["save_every"],
-            should_stop=lambda: signals.received is not None,
-        )
-    if progress.iteration < task.iterations and signals.received is not None:
-        click.echo(
-            f"bsdnet-train: stopped by {signals.received.name} after {progress.iteration} of {task.iterations} "
-            "iterations; the same command with --resume goes on from there",
-            err=True,
-        )
-        sys.exit(128 + signals.received)
-    click.echo(f"best evaluation {100 * progress.best_score:.2f} %, weights in {folder}")
-
-
-def _require(options: dict[str, Any], *names: str) -> None:
-    for name in names:
-        if options[name] is None:
-            raise click.UsageError(f"--{name.replace('_', '-')} is missing")
+def _workers(options: dict[str, Any], device: torch.device) -> int:
+    """Beside a GPU the CPU's cores are free to prepare pictures; on a CPU they would take them from the network."""
+    if options["workers"] is not None:
+        return int(options["workers"])
+    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
 
 
 def _refuse_options(context: click.Context) -> None:
@@ -263,32 +265,6 @@ def _refuse_options(context: click.Context) -> None:
         name = parameter.name or ""
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise click.UsageError(f"{parameter.opts[0]} must follow the word {context.invoked_subcommand!r}")
-
-
-def _overrides(options: dict[str, Any], *more: str) -> dict[str, Any]:
-    names = ("model", "epochs", "batch_size", "lr", "seed", *more)
-    return {name: options[name] for name in names if options[name] is not None}
-
-
-def _run_folder(options: dict[str, Any]) -> Path:
-    """Make the run's folder; an earlier run is never overwritten."""
-    folder: Path = options["output"]
-    if options["resume"]:
-        return folder
-    if (folder / FILE_NAME).exists():
-        raise TrainingError(f"{folder} holds a run already: pass --resume to go on with it, or another --output")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise TrainingError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
-    return folder
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 if __name__ == "__main__":

@@ -8,18 +8,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, save_backbone
-from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone, BSDNetConfig
-from trainer.datasets.imagenet import ZippedImages
-from trainer.device import autocast, normalize, place
+from bsdnet.checkpoint import save_backbone
+from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
+from trainer.device import autocast, place
+from trainer.distributed import Processes, sum_over_processes
+from trainer.monitor import RunMonitor
+from trainer.pretrain_data import ClassificationData
 from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
-from trainer.segformer import SegFormerClassifier
+from trainer.schedule import build_optimizer
+from trainer.segformer import VARIANTS, SegFormerClassifier
+from trainer.trainees import student_config
 
 logger = logging.getLogger(__name__)
-
-CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
-"""Shapes of the students by the name that a recipe gives."""
 
 
 class Classifier(nn.Module):
@@ -54,95 +55,111 @@ def build_classifier(model: str, num_classes: int) -> Classifier | SegFormerClas
         ConfigError: there is no such model.
         TrainingError: it is a SegFormer, and transformers is not installed.
     """
-    if model in CONFIGS:
-        return Classifier(CONFIGS[model], num_classes, f"bsdnet_{model}")
-    return SegFormerClassifier(model, num_classes)
+    if model in VARIANTS:
+        return SegFormerClassifier(model, num_classes)
+    return Classifier(student_config(model), num_classes, f"bsdnet_{model}")
+
+
+class ClassificationObjective(nn.Module):
+    """Cross-entropy of a classifier.
+
+    Args:
+        network: maps pictures to logits.
+        recipe: label smoothing and number format.
+    """
+
+    def __init__(self, network: nn.Module, recipe: PretrainRecipe) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+
+    def forward(self, images: Tensor, targets: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        """Compute one step's loss.
+
+        Args:
+            images: normalised pictures, `(B, 3, H, W)`.
+            targets: their classes, `(B,)` int64.
+            counts: what the sum is divided by, `(1,)`.
+
+        Returns:
+            The scalar `loss`.
+        """
+        with autocast(images.device, self.recipe.precision):
+            logits = self.network(images)
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        return {"loss": loss / counts[0].float()}
 
 
 class PretrainTask:
-    """Cross-entropy on small pictures; judged by top-1 accuracy.
+    """Cross-entropy on pictures; judged by top-1 accuracy.
 
     Args:
         recipe: the numbers of the run.
-        train_images: pictures to learn from.
-        val_images: pictures to judge by, with the same classes.
+        data: pictures to learn from and to judge by.
         device: where to train.
+        processes: the group of processes that trains together.
     """
 
     def __init__(
         self,
         recipe: PretrainRecipe,
-        train_images: ZippedImages,
-        val_images: ZippedImages,
+        data: ClassificationData,
         device: torch.device,
+        *,
+        processes: Processes = Processes(),  # noqa: B008 - frozen
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.description = recipe_as_dict(recipe) | {"images": len(train_images), "classes": len(train_images.classes)}
-        self.iterations = iterations_of(recipe, len(train_images))
-        self.model = place(build_classifier(recipe.model, len(train_images.classes)), device)
-        self._train, self._val, self._device = train_images, val_images, device
+        self.description = recipe_as_dict(recipe) | {"images": len(data), "classes": len(data.classes)}
+        self.iterations = iterations_of(recipe, len(data))
+        objective: nn.Module = ClassificationObjective(build_classifier(recipe.model, len(data.classes)), recipe)
+        if processes.count > 1 and device.type == "cuda":
+            objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+        self.objective = place(objective, device, channels_last=recipe.channels_last)
+        self._data, self._device, self._processes = data, device, processes
+
+    @property
+    def network(self) -> nn.Module:
+        """The classifier."""
+        return self.objective.network
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Build AdamW."""
+        return build_optimizer(self.objective, self.recipe)
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give augmented pictures `(B, 3, H, W)` and their classes `(B,)` of every step from `start` on."""
+        """Give augmented pictures `(B, 3, S, S)` and their classes `(B,)` of every step from `start` on."""
         recipe = self.recipe
         sampler = PositionSampler(
-            len(self._train), recipe.batch_size, seed=recipe.seed, start=start, stop=self.iterations
+            len(self._data),
+            recipe.batch_size,
+            seed=recipe.seed,
+            start=start,
+            stop=self.iterations,
+            processes=self._processes,
         )
-        for iteration, batch in enumerate(sampler, start):
-            index = [example for example, _ in batch]
-            images = torch.from_numpy(self._train.images[index]).to(self._device)
-            # PyTorch's generator takes 32 bits of its seed: a large odd factor keeps the runs of two seeds apart.
-            generator = torch.Generator().manual_seed((recipe.seed * 0x9E3779B1 + iteration) % 2**32)
-            augmented = random_resized_crop(normalize(images, IMAGENET_MEAN, IMAGENET_STD), recipe.min_area, generator)
-            yield augmented, torch.from_numpy(self._train.labels[index]).to(self._device)
+        return self._data.train(recipe, sampler, start, self._device)
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Give the cross-entropy of one step."""
-        with autocast(self._device):
-            logits = self.model(images)
-        return F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
+    def count(self, targets: Tensor) -> Tensor:
+        """Count the pictures, `(1,)`."""
+        return torch.tensor([len(targets)], dtype=torch.float64, device=targets.device)
 
     @torch.inference_mode()
-    def evaluate(self) -> float:
+    def evaluate(self, network: nn.Module, monitor: RunMonitor) -> float:
         """Give top-1 accuracy on the validation pictures, 0 to 1, and log it."""
-        hits = 0
-        for start in range(0, len(self._val), self.recipe.batch_size):
-            part = slice(start, start + self.recipe.batch_size)
-            images = torch.from_numpy(self._val.images[part]).to(self._device)
-            with autocast(self._device):
-                logits = self.model(normalize(images, IMAGENET_MEAN, IMAGENET_STD))
-            hits += int((logits.argmax(1).cpu() == torch.from_numpy(self._val.labels[part])).sum())
-        accuracy = hits / len(self._val)
+        counts = torch.zeros(2, dtype=torch.int64, device=self._device)
+        for images, labels in self._data.val(self.recipe, self._device, self._processes):
+            with autocast(self._device, self.recipe.precision):
+                logits = network(images)
+            counts += torch.tensor([(logits.argmax(1) == labels).sum(), len(labels)], device=self._device)
+        hits, total = sum_over_processes(counts, self._processes).tolist()
+        accuracy = hits / total
         logger.info("top-1 accuracy on validation pictures: %.2f %%", 100 * accuracy)
-        return accuracy
+        monitor.evaluation(accuracy, {})
+        return float(accuracy)
 
-    def save_weights(self, path: Path) -> None:
+    def save_weights(self, network: nn.Module, path: Path) -> None:
         """Write the network's pretrained part."""
-        self.model.save(path)
-
-
-def random_resized_crop(images: Tensor, min_area: float, generator: torch.Generator) -> Tensor:
-    """Show a random part of each picture at full size, flipped half of the time.
-
-    Args:
-        images: normalised pictures, `(B, 3, H, W)`.
-        min_area: smallest part of the area that is shown, in (0, 1]; its sides' ratio varies from 3:4 to 4:3.
-        generator: the only source of chance, on the CPU.
-
-    Returns:
-        Pictures of the same shape, channels_last.
-    """
-    count = len(images)
-    area = torch.empty(count).uniform_(min_area, 1, generator=generator)
-    ratio = torch.empty(count).uniform_(-0.2877, 0.2877, generator=generator).exp()  # ln(4/3)
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    x_center = (2 * torch.rand(count, generator=generator) - 1) * (1 - width)
-    y_center = (2 * torch.rand(count, generator=generator) - 1) * (1 - height)
-    flip = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 2] = width * flip, x_center
-    theta[:, 1, 1], theta[:, 1, 2] = height, y_center
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
-    cropped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    return cropped.contiguous(memory_format=torch.channels_last)
+        if not isinstance(network, Classifier | SegFormerClassifier):
+            raise TypeError(f"expected a classifier, got {type(network).__name__}")
+        network.save(path)

@@ -70,9 +70,7 @@ def save_state(
         raise TrainingError(f"the run's state cannot be written to {folder}: {reason}") from error
 
 
-def load_state(
-    folder: Path, parts: Mapping[str, Stateful | None], description: Mapping[str, object]
-) -> Progress:
+def load_state(folder: Path, parts: Mapping[str, Stateful | None], description: Mapping[str, object]) -> Progress:
     """Bring every part of a run back to where it was.
 
     Raises:

@@ -4,7 +4,7 @@ A comment says where a default comes from: the BSDNet paper, or our own choice.
 """
 
 from trainer.recipes.base import OptimizerRecipe, iterations_of, recipe_as_dict
-from trainer.recipes.pretraining import TINY_IMAGENET, TINY_IMAGENET_SEGFORMER, PretrainRecipe
+from trainer.recipes.pretraining import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER, PretrainRecipe
 from trainer.recipes.segmentation import (
     ADE20K,
     CAMVID_360,
@@ -16,7 +16,7 @@ from trainer.recipes.segmentation import (
     UNLABELLED,
     SegmentationRecipe,
 )
-from trainer.recipes.teacher import TEACHER_CAMVID_360, TeacherRecipe
+from trainer.recipes.teacher import TEACHER_CAMVID_360, TeacherRecipe, teacher_recipe
 
 __all__ = [
     "ADE20K",
@@ -26,6 +26,7 @@ __all__ = [
     "CITYSCAPES_SEG75",
     "CITYSCAPES_SEG100",
     "DEMO",
+    "IMAGENET",
     "TEACHER_CAMVID_360",
     "TINY_IMAGENET",
     "TINY_IMAGENET_SEGFORMER",
@@ -36,4 +37,5 @@ __all__ = [
     "TeacherRecipe",
     "iterations_of",
     "recipe_as_dict",
+    "teacher_recipe",
 ]

@@ -153,8 +153,8 @@ DEMO = SegmentationRecipe(
     batch_size=8,
     lr=1e-3,
     warmup_iterations=50,
-    crop_size=(352, 640),
-    train_size=(360, 640),
+    crop_size=(352, 480),
+    train_size=(360, 480),
     scale_range=(0.5, 1.5),
 )
 """The drawn street, to try the trainer without data; all numbers ours."""

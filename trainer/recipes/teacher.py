@@ -45,3 +45,18 @@ TEACHER_CAMVID_360 = TeacherRecipe(
     class_weight_offset=1.1,
 )
 """A small teacher for CamVid at 480x360, from an encoder that saw Tiny-ImageNet; ours but for what is marked."""
+
+
+def teacher_recipe(student: SegmentationRecipe) -> TeacherRecipe:
+    """Take over the crops, scales and steps of a student's recipe, with the SegFormer paper's rates."""
+    return TeacherRecipe(
+        iterations=student.iterations,
+        epochs=student.epochs,
+        batch_size=student.batch_size,
+        lr=6e-5,
+        weight_decay=0.01,
+        warmup_iterations=student.warmup_iterations,
+        crop_size=student.crop_size,
+        train_size=student.train_size,
+        scale_range=student.scale_range,
+    )

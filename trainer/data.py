@@ -1,0 +1,224 @@
+"""The data sets by the names of the command line: their splits, their recipes, and what a run does with them."""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
+from bsdnet.classes import ClassSet
+from bsdnet.errors import ConfigError, DatasetError, TrainingError
+from trainer import recipes
+from trainer.datasets.ade20k import ADE20K
+from trainer.datasets.camvid import CamVid, CamVidOriginal
+from trainer.datasets.cityscapes import Cityscapes
+from trainer.datasets.contract import LabelledImages
+from trainer.datasets.demo import DemoStreet
+from trainer.datasets.video import UnlabelledImages
+from trainer.device import autocast, normalize
+from trainer.recipes import SegmentationRecipe, TeacherRecipe
+from trainer.segmentation import SegmentationData
+from trainer.teacher import Teacher
+
+DATASETS = ("cityscapes", "camvid", "ade20k", "demo", "video")
+"""The names of `--dataset`; `video` is one's own videos and pictures, without labels."""
+
+SPLITS = ("train", "val", "test", "trainval")
+"""The names of `--eval`."""
+
+RECIPES: dict[str, SegmentationRecipe] = {
+    "cityscapes-seg100": recipes.CITYSCAPES_SEG100,
+    "cityscapes-seg75": recipes.CITYSCAPES_SEG75,
+    "cityscapes-seg50": recipes.CITYSCAPES_SEG50,
+    "camvid-720": recipes.CAMVID_720,
+    "camvid-360": recipes.CAMVID_360,
+    "ade20k": recipes.ADE20K,
+    "demo": recipes.DEMO,
+    "video": recipes.UNLABELLED,
+}
+"""The names of `--recipe`."""
+
+_PUBLIC_TEACHERS = {
+    ("cityscapes", "s"): "nvidia/segformer-b2-finetuned-cityscapes-1024-1024",
+    ("cityscapes", "b"): "nvidia/segformer-b3-finetuned-cityscapes-1024-1024",
+    ("ade20k", "s"): "nvidia/segformer-b2-finetuned-ade-512-512",
+    ("ade20k", "b"): "nvidia/segformer-b3-finetuned-ade-512-512",
+}
+"""By data set and student: which size teaches which student is ours, the paper says SegFormer alone."""
+
+
+class Recordings(LabelledImages, Protocol):
+    """A data set that knows which recording each picture comes from."""
+
+    @property
+    def groups(self) -> list[str]:
+        """The recordings, sorted; empty where pictures stand alone."""
+        ...
+
+
+def open_split(
+    name: str, root: Path | None, split: str, *, only: Sequence[str] | None = None, without: Sequence[str] = ()
+) -> Recordings:
+    """Open a part of a labelled data set.
+
+    Args:
+        name: one of `DATASETS` but `video`.
+        root: its folder; the demo has none.
+        split: one of `SPLITS`.
+        only: recordings to keep; None keeps all.
+        without: recordings to leave out.
+
+    Raises:
+        DatasetError: it is missing or incomplete.
+        ConfigError: it has no recordings to choose by, or needs a folder.
+    """
+    if name == "demo":
+        return DemoStreet(split, only=only, without=without)
+    if root is None:
+        raise ConfigError(f"--data-dir is missing: the folder of {name}")
+    if name == "ade20k":
+        if only is not None or without:
+            raise ConfigError("ADE20K has no recordings to hold out")
+        return ADE20K(root, split)
+    if name == "cityscapes":
+        return Cityscapes(root, split, only=only, without=without)
+    original = (root / "701_StillsRaw_full").is_dir()
+    return (CamVidOriginal if original else CamVid)(root, split, only=only, without=without)
+
+
+def open_data(
+    name: str, root: Path | None, train_split: str, hold_out: str | None, initial: Path | None = None
+) -> SegmentationData:
+    """Open what a run learns from and is judged by.
+
+    Args:
+        name: one of `DATASETS`.
+        root: its folder.
+        train_split: `train` or `trainval`.
+        hold_out: a recording to leave out of training and to judge by; None judges by val.
+        initial: the weights that a run without labels goes on from: they say the classes.
+
+    Raises:
+        DatasetError: it is missing or incomplete.
+        ConfigError: the options contradict one another.
+        CheckpointError: `initial` cannot be read.
+    """
+    description = {"dataset": name, "train_split": train_split, "hold_out": hold_out}
+    if name == "video":
+        return _open_unlabelled(root, initial, description)
+    if hold_out is None:
+        train, val = open_split(name, root, train_split), open_split(name, root, "val")
+    else:
+        train = open_split(name, root, train_split, without=[hold_out])
+        val = open_split(name, root, train_split, only=[hold_out])
+    return SegmentationData(train=train, val=val, description=description)
+
+
+def default_recipe(name: str, data: SegmentationData) -> SegmentationRecipe:
+    """Give the recipe that a data set is trained with unless another is asked for."""
+    if name == "cityscapes":
+        return recipes.CITYSCAPES_SEG100
+    if name == "camvid":
+        return recipes.CAMVID_720 if isinstance(data.train, CamVidOriginal) else recipes.CAMVID_360
+    return RECIPES[name]
+
+
+def default_teacher_recipe(name: str, data: SegmentationData) -> TeacherRecipe:
+    """Give the recipe that a teacher is trained with: the student's crops, scales and steps, the teacher's rates."""
+    if name == "camvid" and not isinstance(data.train, CamVidOriginal):
+        return recipes.TEACHER_CAMVID_360
+    return recipes.teacher_recipe(default_recipe(name, data))
+
+
+def with_teachers(recipe: SegmentationRecipe, name: str) -> SegmentationRecipe:
+    """Put the data set's public teacher into a recipe that distils and names none.
+
+    Raises:
+        TrainingError: there is no public one.
+        ConfigError: the data set has no labels, and the recipe learns from labels alone.
+    """
+    if name == "video" and recipe.distill == "none":
+        raise ConfigError("videos have no labels, so a teacher is needed: --distill sidm, cwd or ofa, with --teacher")
+    if recipe.distill == "none" or recipe.teachers:
+        return recipe
+    if (name, recipe.model) not in _PUBLIC_TEACHERS:
+        raise TrainingError(
+            f"no SegFormer for {name} is published, so there is no default teacher: train one with 'bsdnet-train teacher "
+            f"--dataset {name}' and pass its folder as --teacher, or pass --distill none to learn from the labels alone"
+        )
+    return replace(recipe, teachers=(_PUBLIC_TEACHERS[name, recipe.model],))
+
+
+class TaughtImages:
+    """Pictures whose labels are what a teacher says of them.
+
+    Args:
+        images: pictures whose labels mark valid pixels.
+        teacher: who labels them.
+        device: the teacher's.
+    """
+
+    def __init__(self, images: LabelledImages, teacher: Teacher, device: torch.device) -> None:
+        self.classes: ClassSet = images.classes
+        self._images, self._teacher, self._device = images, teacher, device
+        self._lock = threading.Lock()  # pictures are read by several threads, and the teacher looks at one at a time
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read a picture `(H, W, 3)` uint8 RGB and label it, `(H, W)` uint8 with 255 where it is not valid."""
+        rgb, valid = self._images[index]
+        pictures = normalize(torch.from_numpy(rgb)[None].to(self._device), IMAGENET_MEAN, IMAGENET_STD)
+        with self._lock, torch.inference_mode(), autocast(self._device):
+            logits = self._teacher(pictures).logits.float()
+        large = torch.nn.functional.interpolate(logits, size=valid.shape, mode="bilinear", align_corners=False)
+        labels = large[0].argmax(0).to(torch.uint8).cpu().numpy()
+        return rgb, np.where(valid == 255, valid, labels)
+
+    def name(self, index: int) -> str:
+        """Give the picture's name."""
+        return self._images.name(index)
+
+
+class Part:
+    """Some examples of a data set.
+
+    Args:
+        images: the data set.
+        indices: which, in order.
+    """
+
+    def __init__(self, images: LabelledImages, indices: Sequence[int]) -> None:
+        self.classes: ClassSet = images.classes
+        self._images, self._indices = images, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read one pair, as the data set gives it."""
+        return self._images[self._indices[index]]
+
+    def name(self, index: int) -> str:
+        """Give the pair's name."""
+        return self._images.name(self._indices[index])
+
+
+def _open_unlabelled(root: Path | None, initial: Path | None, description: dict[str, object]) -> SegmentationData:
+    """Open videos and pictures without labels; the last tenth is judged by, and by the teacher's word."""
+    if root is None:
+        raise ConfigError("--data-dir is missing: the folder of the videos or pictures")
+    if initial is None:
+        raise ConfigError("--init is missing: the weights to adapt, whose classes the videos are to be labelled with")
+    images = UnlabelledImages([root], load_checkpoint(initial).metadata.class_set)
+    border = len(images) * 9 // 10
+    if border == 0:
+        raise DatasetError(f"{root} gives one frame alone: nothing is left to judge by")
+    train, val = Part(images, range(border)), Part(images, range(border, len(images)))
+    return SegmentationData(train=train, val=val, labelled=False, description=description)

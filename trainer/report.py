@@ -1,0 +1,145 @@
+"""Evaluation of weights from the command line, and its report."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
+from bsdnet.classes import ClassSet
+from bsdnet.errors import ConfigError, SinkError
+from bsdnet.metrics import ConfusionMatrix
+from trainer.data import open_split
+from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
+from trainer.device import place
+from trainer.distributed import Processes
+from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou
+from trainer.segformer import load_segmenter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an evaluation found."""
+
+    dataset: str
+    """Name of the data set."""
+    split: str
+    """Its part."""
+    images: int
+    """Pictures looked at."""
+    classes: ClassSet
+    """What was told apart."""
+    by_group: dict[str, ConfusionMatrix]
+    """Pixels by true and predicted class, for each recording; one entry, named by nothing, where there are none."""
+
+    @property
+    def matrix(self) -> ConfusionMatrix:
+        """All recordings together."""
+        total = ConfusionMatrix(len(self.classes))
+        total.counts += sum(part.counts for part in self.by_group.values())
+        return total
+
+    def as_table(self) -> str:
+        """Write mIoU, that of each class, and that of each recording, in per cent."""
+        groups = [f"mIoU of {name}  {100 * part.mean_iou:5.1f}" for name, part in self.by_group.items() if name]
+        return "\n".join([format_iou(self.matrix, self.classes), *groups])
+
+    def as_dict(self) -> dict[str, object]:
+        """Give plain values for JSON, shares from 0 to 1."""
+        groups = {
+            name: evaluation_as_dict(part, self.classes, 0)["miou"] for name, part in self.by_group.items() if name
+        }
+        head: dict[str, object] = {"dataset": self.dataset, "split": self.split}
+        return head | evaluation_as_dict(self.matrix, self.classes, self.images) | {"miou_by_group": groups}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Evaluated:
+    network: nn.Module
+    classes: ClassSet | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    short_side: int | None
+
+
+def evaluate_weights(
+    weights: Path,
+    name: str,
+    root: Path | None,
+    split: str,
+    device: torch.device,
+    *,
+    options: EvaluationOptions,
+    processes: Processes,
+    predictions: Path | None = None,
+) -> Report:
+    """Evaluate a student or a teacher.
+
+    Args:
+        weights: a file from `bsdnet-train`, or a teacher's folder.
+        name: name of the data set.
+        root: its folder.
+        split: its part.
+        device: where to compute.
+        options: how to look at a picture; without a size, pictures have the short side that the weights were trained
+            at, and a teacher sees them at their own.
+        processes: who shares the work.
+        predictions: folder for label ids as the Cityscapes benchmark takes them; made if missing.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+        ConfigError: they are made for other classes, or predictions of another data set are asked for.
+        DatasetError: the data set is missing or incomplete.
+        SinkError: predictions cannot be written.
+    """
+    dataset = open_split(name, root, split)
+    opened = _open_weights(weights, dataset.classes)
+    if opened.classes is not None and opened.classes.names != dataset.classes.names:
+        raise ConfigError(
+            f"{weights} is made for the {len(opened.classes)} classes of {opened.classes.name}, the data set has the "
+            f"{len(dataset.classes)} of {dataset.classes.name}: pass --weights that were trained on it"
+        )
+    if options.size is None and options.short_side is None:
+        options = replace(options, short_side=opened.short_side)
+    if predictions is not None:
+        _make_predictions_folder(predictions, dataset)
+    network = place(opened.network.eval(), device)
+    by_group = {}
+    for group in dataset.groups if len(dataset.groups) > 1 else [""]:
+        part = open_split(name, root, split, only=[group]) if group else dataset
+
+        def keep(index: int, labels: NDArray[np.uint8], part: Cityscapes = part) -> None:  # type: ignore[assignment]
+            if predictions is not None:
+                save_cityscapes_prediction(predictions, part.name(index), labels)
+
+        by_group[group] = evaluate(
+            network, part, device, options=options, mean=opened.mean, std=opened.std, processes=processes, keep=keep
+        )
+    return Report(dataset=name, split=split, images=len(dataset), classes=dataset.classes, by_group=by_group)
+
+
+def _open_weights(weights: Path, classes: ClassSet) -> _Evaluated:
+    if weights.is_dir():
+        network = load_segmenter(weights, classes)
+        return _Evaluated(network=network, classes=None, mean=IMAGENET_MEAN, std=IMAGENET_STD, short_side=None)
+    checkpoint = load_checkpoint(weights)
+    metadata = checkpoint.metadata
+    return _Evaluated(
+        network=checkpoint.model,
+        classes=metadata.class_set,
+        mean=metadata.mean,
+        std=metadata.std,
+        short_side=min(metadata.train_size),
+    )
+
+
+def _make_predictions_folder(folder: Path, dataset: object) -> None:
+    if not isinstance(dataset, Cityscapes):
+        raise ConfigError("--predictions writes the format of the Cityscapes benchmark: it needs --dataset cityscapes")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"the folder {folder} cannot be made: {error.strerror or error}") from error
