@@ -4,6 +4,7 @@ Written from the paper, slowly and obviously, so that the network's fast forms h
 Every kernel is `(C_out, C_in, height, width)`; a stripe kernel K of direction h is `(N, C, k)` along the row.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -78,8 +79,11 @@ def conv_norm(x: Array, layer: ConvNorm, *, stride: int = 1, rate: int = 1, dept
     return batch_norm(conv(x, layer.kernel, stride=stride, rate=rate, depthwise=depthwise), layer.norm)
 
 
-def double_norm(x: Array, groups: int) -> Array:
-    """Sigma of equation 3: softmax over all positions of a channel, then L2 over a group's channels at a position."""
+def double_norm(x: Array, groups: int, order: int = 2) -> Array:
+    """Sigma of equation 3: softmax over all positions of a channel, then L2 over a group's channels at a position.
+
+    The order is 1 for the L1 of the networks that sigma comes from.
+    """
     n, height, width = x.shape
     p = np.zeros_like(x)
     for c in range(n):
@@ -89,13 +93,13 @@ def double_norm(x: Array, groups: int) -> Array:
     size = n // groups
     for g, i, j in np.ndindex(groups, height, width):
         members = range(g * size, (g + 1) * size)
-        norm = np.sqrt(sum(p[c, i, j] ** 2 for c in members))
+        norm = sum(p[c, i, j] ** order for c in members) ** (1 / order)
         for c in members:
             y[c, i, j] = p[c, i, j] / norm
     return y
 
 
-def stripe(x: Array, kernels: Array, groups: int, *, vertical: bool) -> Array:
+def stripe(x: Array, kernels: Array, groups: int, *, vertical: bool, order: int = 2) -> Array:
     """One of equation 3's two terms: sigma(X (x) K) (x) K^T, kernels `(N, C, k)` along the row or the column.
 
     K^T swaps the roles of N and C and leaves each kernel as it is in space.
@@ -111,7 +115,7 @@ def stripe(x: Array, kernels: Array, groups: int, *, vertical: bool) -> Array:
     for m, c, i, j, tap in np.ndindex(n, channels, height, width, k):
         if (at := neighbour(i, j, tap)) is not None:
             similarity[m, i, j] += kernels[m, c, tap] * x[c, *at]
-    attention = double_norm(similarity, groups)
+    attention = double_norm(similarity, groups, order)
     y = np.zeros_like(x)
     for m, c, i, j, tap in np.ndindex(n, channels, height, width, k):
         if (at := neighbour(i, j, tap)) is not None:
@@ -149,13 +153,14 @@ def dasp(
     aggregate: list[ConvNorm],
     compress: ConvNorm,
     shortcut: ConvNorm,
+    pool: Callable[[Array], float] = np.mean,
 ) -> Array:
     """Equation 8, then the concatenation, the 1x1 convolution and the shortcut of figure 4."""
     f = [relu(conv_norm(x, first))]
     for (rate, layer), after in zip(atrous, aggregate[:-1], strict=True):
         f.append(relu(conv_norm(relu(conv_norm(x, layer, rate=rate)) + f[-1], after)))
-    mean = np.array([[[channel.mean()]] for channel in x])
-    upsampled = np.broadcast_to(relu(conv_norm(mean, pooled)), f[-1].shape)
+    globally = np.array([[[pool(channel)]] for channel in x])
+    upsampled = np.broadcast_to(relu(conv_norm(globally, pooled)), f[-1].shape)
     f.append(relu(conv_norm(upsampled + f[-1], aggregate[-1])))
     return relu(conv_norm(np.concatenate(f), compress) + conv_norm(x, shortcut))
 
