@@ -108,9 +108,7 @@ def evaluate(
     num_classes = len(dataset.classes)
     counts = torch.zeros(num_classes + 1, num_classes, dtype=torch.int64, device=device)
     for rgb, labels in _read_ahead(dataset, range(processes.rank, len(dataset), processes.count)):
-        image = normalize(torch.from_numpy(rgb)[None].to(device), mean, std)
-        with torch.autocast(device.type, _DTYPES[options.precision], enabled=options.precision != "fp32"):
-            scales = [_look(network, image, scale, options) for scale in options.scales]
+        scales = _look(network, rgb, device, options, mean, std)
         found = scales[0][0].logits.shape[1]
         if found != num_classes:
             raise ConfigError(f"the network tells {found} classes apart, the data set has {num_classes}")
@@ -118,6 +116,35 @@ def evaluate(
     matrix = ConfusionMatrix(num_classes)
     matrix.counts += sum_over_processes(counts[:-1], processes).cpu().numpy()
     return matrix
+
+
+@torch.inference_mode()
+def segment(
+    network: Callable[[Tensor], Tensor],
+    rgb: NDArray[np.uint8],
+    device: torch.device,
+    *,
+    options: EvaluationOptions = EvaluationOptions(),
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> NDArray[np.uint8]:
+    """Segment one picture as `evaluate` does, to be looked at or written.
+
+    Args:
+        network: as of `evaluate`.
+        rgb: `(H, W, 3)` uint8.
+        device: where to compute.
+        options: how to look at the picture.
+        mean: of the RGB that the network was trained with, scaled to 0..1.
+        std: likewise.
+
+    Returns:
+        The likeliest class of each pixel, `(H, W)` uint8.
+    """
+    predicted: NDArray[np.uint8] = (
+        _segment(_look(network, rgb, device, options, mean, std), rgb.shape[:2]).cpu().numpy()
+    )
+    return predicted
 
 
 def format_iou(matrix: ConfusionMatrix, classes: ClassSet) -> str:
@@ -169,7 +196,23 @@ class _View(NamedTuple):
     right: float
 
 
-def _look(network: Callable[[Tensor], Tensor], image: Tensor, scale: float, options: EvaluationOptions) -> list[_View]:
+def _look(
+    network: Callable[[Tensor], Tensor],
+    rgb: NDArray[np.uint8],
+    device: torch.device,
+    options: EvaluationOptions,
+    mean: tuple[float, float, float],
+    std: tuple[float, float, float],
+) -> list[list[_View]]:
+    """Show the network a picture at every scale."""
+    image = normalize(torch.from_numpy(rgb)[None].to(device), mean, std)
+    with torch.autocast(device.type, _DTYPES[options.precision], enabled=options.precision != "fp32"):
+        return [_look_at_scale(network, image, scale, options) for scale in options.scales]
+
+
+def _look_at_scale(
+    network: Callable[[Tensor], Tensor], image: Tensor, scale: float, options: EvaluationOptions
+) -> list[_View]:
     """Show the network all windows of a picture `(1, 3, H, W)` at one scale."""
     size = _input_size((image.shape[2], image.shape[3]), scale, options)
     if size != image.shape[2:]:
