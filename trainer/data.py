@@ -108,7 +108,7 @@ def open_data(
         ConfigError: the options contradict one another.
         CheckpointError: `initial` cannot be read.
     """
-    description = {"dataset": name, "train_split": train_split, "hold_out": hold_out}
+    description: dict[str, object] = {"dataset": name, "train_split": train_split, "hold_out": hold_out}
     if name == "video":
         return _open_unlabelled(root, initial, description)
     if hold_out is None:
@@ -148,8 +148,8 @@ def with_teachers(recipe: SegmentationRecipe, name: str) -> SegmentationRecipe:
         return recipe
     if (name, recipe.model) not in _PUBLIC_TEACHERS:
         raise TrainingError(
-            f"no SegFormer for {name} is published, so there is no default teacher: train one with 'bsdnet-train teacher "
-            f"--dataset {name}' and pass its folder as --teacher, or pass --distill none to learn from the labels alone"
+            f"there is no public SegFormer for {name} to learn from: train one with 'bsdnet-train teacher --dataset "
+            f"{name}' and pass its folder as --teacher, or pass --distill none to learn from the labels alone"
         )
     return replace(recipe, teachers=(_PUBLIC_TEACHERS[name, recipe.model],))
 

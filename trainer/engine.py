@@ -19,7 +19,7 @@ from trainer.distributed import Processes, agree, sum_over_processes
 from trainer.monitor import RunMonitor
 from trainer.recipes import OptimizerRecipe
 from trainer.schedule import learning_rate, set_learning_rate
-from trainer.state import Progress, load_state, save_state
+from trainer.state import Progress, Stateful, load_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -145,10 +145,9 @@ class Loop:
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
         self._average: AveragedModel | None = None
         if recipe.ema_decay > 0:
-            self._average = AveragedModel(
-                task.network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay), use_buffers=True
-            )
-        self._stateful = {
+            average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(task.network, multi_avg_fn=average, use_buffers=True)
+        self._stateful: dict[str, Stateful | None] = {
             "objective": task.objective, "optimizer": self._optimizer, "scaler": self._scaler, "average": self._average,
         }  # fmt: skip
         self._progress = Progress()
@@ -269,6 +268,7 @@ class Loop:
             for buffer in network.buffers():
                 broadcast(buffer, src=0)
         network.eval()
+        monitor.log_line()
         with monitor.paused():
             score = self._task.evaluate(network, monitor)
         self._task.objective.train()
@@ -279,7 +279,7 @@ class Loop:
 
     def _best_network(self) -> nn.Module:
         """Give the network whose weights are kept: the moving average where there is one."""
-        return self._task.network if self._average is None else cast(nn.Module, self._average.module)
+        return self._task.network if self._average is None else self._average.module
 
     def _save(self) -> None:
         if self._processes.is_main:

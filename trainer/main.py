@@ -14,7 +14,7 @@ import click
 import torch
 from click.core import ParameterSource
 
-from bsdnet.errors import BsdnetError, ConfigError
+from bsdnet.errors import BsdnetError
 from trainer.data import (
     DATASETS,
     RECIPES,
@@ -82,7 +82,10 @@ from trainer.trainees import CONFIGS, build_future_teacher, build_student
     show_default=True,
     help="Pictures to train on.",
 )
-@click.option("--hold-out", help="Drive or city to leave out of training and to evaluate on instead of val.")
+@click.option(
+    "--hold-out",
+    help="Drive or city to evaluate on, left out of training; default: val, and with --eval all of the split.",
+)
 @click.option("--eval", "eval_split", type=click.Choice(SPLITS), help="Evaluate --weights on this split.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate: a file, or a teacher's folder.")
 @click.option(
@@ -246,7 +249,7 @@ def _evaluate(options: dict[str, Any]) -> None:
     with connect(options["device"]) as (processes, device):
         report = evaluate_weights(
             options["weights"], options["dataset"], options["data_dir"], options["eval_split"], device,
-            options=evaluation, processes=processes, predictions=options["predictions"],
+            options=evaluation, processes=processes, hold_out=options["hold_out"], predictions=options["predictions"],
         )  # fmt: skip
         if processes.is_main:
             click.echo(json.dumps(report.as_dict(), indent=2) if options["as_json"] else report.as_table())

@@ -63,10 +63,8 @@ class SegmentationObjective(nn.Module):
             labels: `(B, H, W)` int64, 255 where there is none.
         """
         valid = labels != IGNORE_INDEX
-        if self._class_weights is None:
-            pixels = valid.sum()
-        else:
-            pixels = self._class_weights.double()[labels[valid]].sum()
+        weights = self._class_weights
+        pixels = valid.sum() if weights is None else weights.double()[labels[valid]].sum()
         height, width = labels.shape[-2:]
         positions = labels_at_stride8(labels, (-(-height // 8), -(-width // 8))) != IGNORE_INDEX
         return torch.stack([pixels.double(), positions.sum().double()])

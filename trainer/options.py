@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,7 +42,7 @@ def run_options(models: Sequence[str]) -> Callable[[_Command], _Command]:
         click.option("--batch-size", type=int, help="Pictures in a step, over all processes; default: the recipe's."),
         click.option("--accumulation", type=int, help="Parts that a step is computed in, to save memory; default: 1."),
         click.option("--lr", type=float, help="Peak learning rate; default: the recipe's."),
-        click.option("--ema-decay", type=float, help="Keep a moving average of the weights, such as 0.999; default: 0."),
+        click.option("--ema-decay", type=float, help="Keep a moving average of the weights, such as 0.999; 0: none."),
         click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="Number format; default: bf16."),
         click.option("--seed", type=int, help="Seed of weights, order and augmentation; default: the recipe's."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps between evaluations; default: ten a run."),

@@ -1,159 +1,203 @@
-"""Recipes changed by a TOML file or by the command line, and written down for both."""
+"""Settings of a recipe, changed by name: on the command line, or in a TOML file that a run also leaves behind."""
 
 import dataclasses
 import difflib
+import json
+import math
+import re
 import tomllib
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from bsdnet.errors import ConfigError, TrainingError
 from trainer.recipes import OptimizerRecipe
 
-_Recipe = TypeVar("_Recipe", bound=OptimizerRecipe)
+_RecipeT = TypeVar("_RecipeT", bound=OptimizerRecipe)
 
 _NONE = "none"
+"""None, in words: TOML has no such value."""
+_SIZE = tuple[int, int]
+"""The type of a height and a width; no recipe has another pair of whole numbers."""
+_WORDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", _SIZE: "a height and a width"}
 
 
-def override(recipe: _Recipe, settings: Mapping[str, object]) -> _Recipe:
-    """Change fields of a recipe.
+def override(recipe: _RecipeT, settings: Mapping[str, object]) -> _RecipeT:
+    """Change fields of a recipe by name.
 
-    `iterations` and `epochs` exclude each other: setting one of them clears the other.
+    Of `iterations` and `epochs` the one that is given alone takes the other's place.
 
     Args:
-        recipe: what to start from.
-        settings: new values by field, as TOML or Python has them; a list stands for a tuple, an int for a float, and
-            the text `none` for None.
+        recipe: where all other fields come from.
+        settings: values as Python or TOML has them: a list will do for a tuple, a whole number for any number, and
+            `"none"` for None where a field may have none.
 
     Raises:
-        ConfigError: there is no such field, or its value is of another type or cannot work.
+        ConfigError: there is no such field, a value has another type, or the recipe refuses it.
     """
-    kinds = _field_types(recipe)
-    changes: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name not in kinds:
-            near = difflib.get_close_matches(name, kinds, n=3) or sorted(kinds)
-            raise ConfigError(f"a recipe has no field {name!r}; did you mean {', '.join(near)}?")
-        changes[name] = _convert(name, value, kinds[name])
+    hints = _fields(type(recipe))
+    changes = {name: _convert(name, value, _hint(hints, name, type(recipe))) for name, value in settings.items()}
     for name, other in (("iterations", "epochs"), ("epochs", "iterations")):
         if changes.get(name) is not None and other not in changes:
             changes[other] = None
     return dataclasses.replace(recipe, **changes)
 
 
-def parse_settings(recipe: OptimizerRecipe, settings: Sequence[str]) -> dict[str, object]:
-    """Read `FIELD=VALUE` as the command line gives it.
+def parse_settings(texts: Iterable[str], recipe: type[OptimizerRecipe]) -> dict[str, object]:
+    """Read settings as the command line has them, such as `lr=1e-3`, for `override`.
 
-    Tuples are written with commas, `scale_range=0.5,2`, and sizes as everywhere on the command line,
-    `crop_size=480x352`, width first.
+    Sizes are `WIDTHxHEIGHT`, the other tuples' values are separated by commas, and `none` is None.
 
     Args:
+        texts: `key=value` each; of two with the same key the later one counts.
         recipe: whose fields they are.
-        settings: the texts.
-
-    Returns:
-        Values by field, for `override`.
 
     Raises:
-        ConfigError: a text has no `=`, or its value is none of the field's type.
+        ConfigError: there is no such field, or its value cannot be read.
     """
-    kinds = _field_types(recipe)
-    values: dict[str, object] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
+    hints = _fields(recipe)
+    settings = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
-            raise ConfigError(f"{setting!r} is no setting; expected FIELD=VALUE, such as lr=0.001")
-        values[name] = _parse(name, text, kinds[name]) if name in kinds else text
-    return values
+            raise ConfigError(f"{text!r} is no setting; expected key=value, such as lr=1e-3")
+        hint = _hint(hints, name, recipe)
+        try:
+            settings[name] = _parse(value, hint)
+        except ValueError as error:
+            expected = "WIDTHxHEIGHT, such as 480x352" if _SIZE in (hint, *get_args(hint)) else _describe(hint)
+            raise ConfigError(f"{name} must be {expected}, got {value!r}") from error
+    return settings
 
 
 def read_toml(path: Path) -> dict[str, object]:
-    """Read settings from a TOML file, such as the `recipe.toml` of a run.
+    """Read settings from a TOML file for `override`; sizes are `[height, width]` there.
 
     Raises:
-        ConfigError: the file is missing or no TOML.
+        ConfigError: the file cannot be read, is no TOML, or has a table.
     """
     try:
-        return tomllib.loads(path.read_text())
+        with path.open("rb") as opened:
+            settings = tomllib.load(opened)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the settings file {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # what is no TOML, and what is no UTF-8
         raise ConfigError(f"{path} is no TOML file: {error}") from error
+    tables = [name for name, value in settings.items() if isinstance(value, dict)]
+    if tables:
+        raise ConfigError(f"{path} has a table [{tables[0]}]; expected settings alone, such as lr = 1e-3")
+    return settings
 
 
 def write_toml(path: Path, recipe: OptimizerRecipe) -> None:
-    """Write every field of a recipe, so that `read_toml` and `override` give it back.
+    """Write all fields of a recipe as settings: over any recipe of its kind, `override` makes the same of them.
+
+    None is written as `"none"`, since a field that is left out would keep the other recipe's value.
 
     Raises:
         TrainingError: the file cannot be written.
     """
-    lines = [f"{field.name} = {_as_toml(getattr(recipe, field.name))}" for field in dataclasses.fields(recipe)]
+    lines = [f"{field.name} = {_toml(getattr(recipe, field.name))}\n" for field in dataclasses.fields(recipe)]
     try:
-        path.write_text("\n".join(lines) + "\n")
-    except OSError as error:
-        raise TrainingError(f"{path} cannot be written: {error.strerror or error}") from error
+        path.write_text("".join(lines), encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise TrainingError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _field_types(recipe: OptimizerRecipe) -> dict[str, Any]:
-    hints = typing.get_type_hints(type(recipe))
+def _fields(recipe: type[OptimizerRecipe]) -> dict[str, Any]:
+    """Give the types of a recipe's fields by name."""
+    hints = get_type_hints(recipe)
     return {field.name: hints[field.name] for field in dataclasses.fields(recipe)}
 
 
-def _convert(name: str, value: object, kind: Any) -> Any:  # noqa: ANN401 - a type annotation, and a value of it
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        if value is None or value == _NONE:
-            return None
-        return _convert(name, value, next(argument for argument in arguments if argument is not types.NoneType))
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise ConfigError(f"{name} must be {', '.join(arguments[:-1])} or {arguments[-1]}, got {value!r}")
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{name} must be a list, got {value!r}")
-        if arguments[-1] is not Ellipsis and len(value) != len(arguments):
-            raise ConfigError(f"{name} must have {len(arguments)} entries, got {value!r}")
-        return tuple(_convert(name, entry, arguments[0]) for entry in value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise ConfigError(f"{name} must be of the type {kind.__name__}, got {value!r}")
-    return value
+def _hint(hints: Mapping[str, Any], name: str, recipe: type[OptimizerRecipe]) -> Any:  # noqa: ANN401 - a type
+    if name not in hints:
+        near = difflib.get_close_matches(name, hints, n=3)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"its settings are: {', '.join(hints)}"
+        raise ConfigError(f"{recipe.__name__} has no setting {name!r}; {advice}")
+    return hints[name]
 
 
-def _parse(name: str, text: str, kind: Any) -> object:  # noqa: ANN401 - a type annotation
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (Union, types.UnionType):
-        return None if text == _NONE else _parse(name, text, arguments[0])
-    if origin is tuple:
-        if name.endswith("_size"):
-            width, _, height = text.partition("x")
-            return [_parse(name, height, int), _parse(name, width, int)]
-        return [_parse(name, part, arguments[0]) for part in text.split(",") if part]
-    if kind is bool:
-        if text not in ("true", "false"):
-            raise ConfigError(f"{name} must be true or false, got {text!r}")
-        return text == "true"
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            form = "WIDTHxHEIGHT" if name.endswith("_size") else f"of the type {kind.__name__}"
-            raise ConfigError(f"{name} must be {form}, got {text!r}") from None
-    return text
+def _convert(name: str, value: object, hint: Any) -> Any:  # noqa: ANN401 - any value, any type
+    try:
+        return _converted(value, hint)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{name} must be {_describe(hint)}, got {value!r}") from error
 
 
-def _as_toml(value: object) -> str:
-    if value is None:
-        return f'"{_NONE}"'
+def _converted(value: Any, hint: Any) -> Any:  # noqa: ANN401 - any value, any type
+    """Bring a value to a type, or raise TypeError or ValueError."""
+    if _is_optional(hint):
+        return None if value in (None, _NONE) else _converted(value, _inner(hint))
+    if get_origin(hint) is tuple:
+        return _converted_tuple(value, get_args(hint))
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise ValueError
+        return value
+    wanted = (int, float) if hint is float else hint
+    if not isinstance(value, wanted) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError
+    if hint is float and not math.isfinite(value):
+        raise ValueError
+    return hint(value)
+
+
+def _converted_tuple(value: Any, items: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ANN401 - any value
+    if not isinstance(value, list | tuple):
+        raise TypeError
+    if items[-1] is Ellipsis:
+        items = (items[0],) * len(value)
+    return tuple(_converted(item, hint) for item, hint in zip(value, items, strict=True))
+
+
+def _parse(text: str, hint: Any) -> object:  # noqa: ANN401 - a type
+    """Read a value of the command line, or raise ValueError."""
+    if _is_optional(hint):
+        return None if text.lower() == _NONE else _parse(text, _inner(hint))
+    if hint == _SIZE:
+        match = re.fullmatch(r"(\d+)x(\d+)", text)
+        if match is None:
+            raise ValueError
+        return int(match[2]), int(match[1])
+    if get_origin(hint) is tuple:
+        item = get_args(hint)[0]
+        return tuple(_parse(part.strip(), item) for part in text.split(",")) if text else ()
+    if hint is bool:
+        return {"true": True, "false": False}[text.lower()]
+    return hint(text) if hint in (int, float) else text
+
+
+def _is_optional(hint: Any) -> bool:  # noqa: ANN401 - a type
+    return get_origin(hint) in (Union, UnionType)
+
+
+def _inner(hint: Any) -> Any:  # noqa: ANN401 - a type
+    """Give X of `X | None`, the only union that recipes have."""
+    (inner,) = (part for part in get_args(hint) if part is not NoneType)
+    return inner
+
+
+def _describe(hint: Any) -> str:  # noqa: ANN401 - a type
+    """Say in words what a type takes."""
+    if _is_optional(hint):
+        return f"{_describe(_inner(hint))} or {_NONE!r}"
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(get_args(hint))}"
+    if get_origin(hint) is tuple and hint not in _WORDS:
+        items = get_args(hint)
+        return f"a list, each {_describe(items[0])}" if items[-1] is Ellipsis else f"{len(items)} numbers"
+    return _WORDS[hint]
+
+
+def _toml(value: object) -> str:
+    """Write a recipe's value as TOML does."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(_as_toml(entry) for entry in value)}]"
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
-    return repr(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    # JSON's quoted texts are TOML's, but for one control character.
+    return json.dumps(_NONE if value is None else value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -112,10 +112,10 @@ class PretrainTask:
         self.recipe = recipe
         self.description = recipe_as_dict(recipe) | {"images": len(data), "classes": len(data.classes)}
         self.iterations = iterations_of(recipe, len(data))
-        objective: nn.Module = ClassificationObjective(build_classifier(recipe.model, len(data.classes)), recipe)
+        objective = ClassificationObjective(build_classifier(recipe.model, len(data.classes)), recipe)
         if processes.count > 1 and device.type == "cuda":
-            objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
-        self.objective = place(objective, device, channels_last=recipe.channels_last)
+            objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
+        self.objective: ClassificationObjective = place(objective, device, channels_last=recipe.channels_last)
         self._data, self._device, self._processes = data, device, processes
 
     @property

@@ -169,17 +169,18 @@ def random_resized_crop(images: Tensor, min_area: float, generator: torch.Genera
     return cropped.contiguous(memory_format=torch.channels_last)
 
 
-class _Crops(Dataset[tuple[Tensor, int]]):
+class _Crops(Dataset[tuple[Tensor, Tensor]]):
     """Random parts of pictures by `(example, position)`: chance depends on the seed and the position alone."""
 
     def __init__(self, images: ImageFolder, recipe: PretrainRecipe) -> None:
         self._images, self._recipe = images, recipe
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
         example, position = key
         rgb, label = self._images[example]
         rng = np.random.default_rng((self._recipe.seed, 1, position))
-        return torch.from_numpy(random_crop(rgb, self._recipe.image_size, self._recipe.min_area, rng)), label
+        crop = random_crop(rgb, self._recipe.image_size, self._recipe.min_area, rng)
+        return torch.from_numpy(crop), torch.tensor(label)
 
 
 def random_crop(rgb: NDArray[np.uint8], size: int, min_area: float, rng: Generator) -> NDArray[np.uint8]:
@@ -205,17 +206,18 @@ def random_crop(rgb: NDArray[np.uint8], size: int, min_area: float, rng: Generat
     return np.ascontiguousarray(square[:, ::-1]) if rng.random() < 0.5 else square
 
 
-class _Centres(Dataset[tuple[Tensor, int]]):
+class _Centres(Dataset[tuple[Tensor, Tensor]]):
     """The middle of each picture: its short side is brought to 8/7 of the square's, as is customary on ImageNet."""
 
     def __init__(self, images: ImageFolder, size: int) -> None:
         self._images, self._size = images, size
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         rgb, label = self._images[index]
         side = min(rgb.shape[:2]) * 7 // 8
         top, left = ((length - side) // 2 for length in rgb.shape[:2])
-        return torch.from_numpy(_resize(rgb[top : top + side, left : left + side], (self._size, self._size))), label
+        centre = _resize(rgb[top : top + side, left : left + side], (self._size, self._size))
+        return torch.from_numpy(centre), torch.tensor(label)
 
 
 def _resize(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,12 +1,11 @@
 """Evaluation of weights from the command line, and its report."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
 from bsdnet.classes import ClassSet
@@ -16,8 +15,8 @@ from trainer.data import open_split
 from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
 from trainer.device import place
 from trainer.distributed import Processes
-from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou
-from trainer.segformer import load_segmenter
+from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou, segment
+from trainer.teacher import load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +57,8 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class _Evaluated:
-    network: nn.Module
-    classes: ClassSet | None
+    network: Callable[[Tensor], Tensor]
+    classes: ClassSet
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     short_side: int | None
@@ -74,6 +73,7 @@ def evaluate_weights(
     *,
     options: EvaluationOptions,
     processes: Processes,
+    hold_out: str | None = None,
     predictions: Path | None = None,
 ) -> Report:
     """Evaluate a student or a teacher.
@@ -87,6 +87,7 @@ def evaluate_weights(
         options: how to look at a picture; without a size, pictures have the short side that the weights were trained
             at, and a teacher sees them at their own.
         processes: who shares the work.
+        hold_out: the one recording of the split to look at; None looks at all.
         predictions: folder for label ids as the Cityscapes benchmark takes them; made if missing.
 
     Raises:
@@ -95,9 +96,9 @@ def evaluate_weights(
         DatasetError: the data set is missing or incomplete.
         SinkError: predictions cannot be written.
     """
-    dataset = open_split(name, root, split)
-    opened = _open_weights(weights, dataset.classes)
-    if opened.classes is not None and opened.classes.names != dataset.classes.names:
+    dataset = open_split(name, root, split, only=[hold_out] if hold_out else None)
+    opened = _open_weights(weights, dataset.classes, device)
+    if opened.classes.names != dataset.classes.names:
         raise ConfigError(
             f"{weights} is made for the {len(opened.classes)} classes of {opened.classes.name}, the data set has the "
             f"{len(dataset.classes)} of {dataset.classes.name}: pass --weights that were trained on it"
@@ -106,29 +107,35 @@ def evaluate_weights(
         options = replace(options, short_side=opened.short_side)
     if predictions is not None:
         _make_predictions_folder(predictions, dataset)
-    network = place(opened.network.eval(), device)
     by_group = {}
     for group in dataset.groups if len(dataset.groups) > 1 else [""]:
         part = open_split(name, root, split, only=[group]) if group else dataset
-
-        def keep(index: int, labels: NDArray[np.uint8], part: Cityscapes = part) -> None:  # type: ignore[assignment]
-            if predictions is not None:
-                save_cityscapes_prediction(predictions, part.name(index), labels)
-
         by_group[group] = evaluate(
-            network, part, device, options=options, mean=opened.mean, std=opened.std, processes=processes, keep=keep
+            opened.network, part, device, options=options, mean=opened.mean, std=opened.std, processes=processes
         )
+    if predictions is not None:
+        for index in range(processes.rank, len(dataset), processes.count):
+            labels = segment(
+                opened.network, dataset[index][0], device, options=options, mean=opened.mean, std=opened.std
+            )
+            save_cityscapes_prediction(predictions, dataset.name(index), labels)
     return Report(dataset=name, split=split, images=len(dataset), classes=dataset.classes, by_group=by_group)
 
 
-def _open_weights(weights: Path, classes: ClassSet) -> _Evaluated:
+def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Evaluated:
     if weights.is_dir():
-        network = load_segmenter(weights, classes)
-        return _Evaluated(network=network, classes=None, mean=IMAGENET_MEAN, std=IMAGENET_STD, short_side=None)
+        teacher = load_teacher([str(weights)], classes, device)
+        return _Evaluated(
+            network=lambda images: teacher(images).logits,
+            classes=classes,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            short_side=None,
+        )
     checkpoint = load_checkpoint(weights)
     metadata = checkpoint.metadata
     return _Evaluated(
-        network=checkpoint.model,
+        network=place(checkpoint.model.eval(), device),
         classes=metadata.class_set,
         mean=metadata.mean,
         std=metadata.std,

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from bsdnet.classes import IGNORE_INDEX
 from bsdnet.errors import DatasetError
 from trainer.augment import TrainTransform
 from trainer.datasets.contract import LabelledImages
 from trainer.device import normalize, place
 from trainer.distributed import Processes
-from trainer.evaluation import EvaluationOptions, evaluate, format_iou
+from trainer.evaluation import EvaluationOptions, evaluate, format_iou, segment
 from trainer.monitor import RunMonitor
 from trainer.objective import SegmentationObjective
 from trainer.recipes import SegmentationRecipe, TeacherRecipe, iterations_of, recipe_as_dict
@@ -32,6 +31,7 @@ from trainer.teacher import Teacher
 logger = logging.getLogger(__name__)
 
 _SHOWN = 4
+"""Validation pictures in TensorBoard."""
 
 
 class Trainee(Protocol):
@@ -104,7 +104,7 @@ class SegmentationTask:
             labelled=data.labelled,
         )
         if processes.count > 1 and device.type == "cuda":
-            objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)
+            objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
         self.objective: SegmentationObjective = place(objective, device, channels_last=recipe.channels_last)
 
     @property
@@ -157,6 +157,10 @@ class SegmentationTask:
         if self._processes.is_main:
             logger.info("%s", format_iou(matrix, val.classes))
             monitor.evaluation(matrix.mean_iou, dict(zip(val.classes.names, matrix.iou.tolist(), strict=True)))
+            if monitor.draws_pictures:
+                shown = [val[index] for index in range(0, len(val), -(-len(val) // _SHOWN))]
+                predicted = [segment(network, rgb, self._device, options=options) for rgb, _ in shown]
+                monitor.pictures([rgb for rgb, _ in shown], [labels for _, labels in shown], predicted, val.classes)
         return 0.0 if math.isnan(matrix.mean_iou) else matrix.mean_iou
 
     def save_weights(self, network: nn.Module, path: Path) -> None:

@@ -1,8 +1,25 @@
 """Teachers: from pictures to features and logits, behind one protocol."""
 
-from typing import NamedTuple, Protocol
+import logging
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+from bsdnet.classes import ClassSet
+from bsdnet.errors import ConfigError, TrainingError
+from trainer.segformer import load_pretrained
+
+logger = logging.getLogger(__name__)
+
+_ADVICE = (
+    "bring a teacher with --teacher FOLDER (from 'bsdnet-train teacher') or --teacher NAME (of Hugging Face, such as "
+    "nvidia/segformer-b2-finetuned-cityscapes-1024-1024), or pass --distill none to learn from the labels alone"
+)
 
 
 class TeacherChannels(NamedTuple):
@@ -37,3 +54,165 @@ class Teacher(Protocol):
     def __call__(self, images: Tensor) -> TeacherOutput:
         """Look at pictures `(B, 3, H, W)`, RGB normalised with ImageNet's mean and deviation."""
         ...
+
+
+class SegFormerTeacher:
+    """A SegFormer that teaches.
+
+    No part of it is a submodule of what learns: neither optimizer nor state know of it.
+
+    Args:
+        network: a `SegformerForSemanticSegmentation` of transformers.
+        sources: for each of the student's classes, the teacher's classes that make it up.
+        device: where it computes.
+    """
+
+    def __init__(self, network: Any, sources: Sequence[Sequence[int]], device: torch.device) -> None:  # noqa: ANN401
+        config = network.config
+        _, _, stage3, stage4 = config.hidden_sizes
+        self.channels = TeacherChannels(stage3, stage4, config.decoder_hidden_size)
+        self._network = network.to(device).eval().requires_grad_(False)
+        self._sources = [torch.tensor(indices, device=device) for indices in sources]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        """Look at pictures; see `Teacher`."""
+        seen: list[Tensor] = []
+        hook = self._network.decode_head.classifier.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            output = self._network(pixel_values=images, output_hidden_states=True)
+        finally:
+            hook.remove()
+        stage3, stage4 = output.hidden_states[2:4]
+        return TeacherOutput(stage3, stage4, seen[0], self._in_student_classes(output.logits))
+
+    def _in_student_classes(self, logits: Tensor) -> Tensor:
+        """Order the logits as the student's; of several, the joint one is that of the sum of their probabilities."""
+        if all(len(indices) == 1 for indices in self._sources):
+            return logits[:, torch.cat(self._sources)]
+        return torch.stack([logits[:, indices].float().logsumexp(1) for indices in self._sources], 1)
+
+
+class EnsembleTeacher:
+    """Several teachers as one: features side by side, probabilities averaged.
+
+    Args:
+        teachers: at least one.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher]) -> None:
+        self._teachers = list(teachers)
+        self.channels = TeacherChannels(
+            stage3=sum(teacher.channels.stage3 for teacher in teachers),
+            stage4=sum(teacher.channels.stage4 for teacher in teachers),
+            decoder=sum(teacher.channels.decoder for teacher in teachers),
+        )
+
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        """Look at pictures; see `Teacher`."""
+        outputs = [teacher(images) for teacher in self._teachers]
+        stage3, stage4, decoder = (_side_by_side([output[index] for output in outputs]) for index in range(3))
+        size = outputs[0].logits.shape[2:]
+        log_p = torch.stack([_resize(output.logits.float(), size).log_softmax(1) for output in outputs])
+        return TeacherOutput(
+            stage3, stage4, decoder, log_p.logsumexp(0)
+        )  # the constant log of their number changes no distribution
+
+
+def load_teacher(
+    names: Sequence[str],
+    classes: ClassSet,
+    device: torch.device,
+    *,
+    class_mapping: Mapping[str, Sequence[str]] | None = None,
+) -> Teacher:
+    """Load a SegFormer, or an ensemble of several.
+
+    Args:
+        names: folders that `bsdnet-train teacher` or transformers wrote, or Hugging Face names.
+        classes: the student's.
+        device: where to compute.
+        class_mapping: for each of the student's classes, the teacher's classes that make it up; None takes those of
+            the same name, and all of the teacher's have to be there.
+
+    Raises:
+        TrainingError: transformers is not installed, or a teacher cannot be loaded.
+        ConfigError: its classes are not the student's, or the mapping does not fit.
+    """
+    if not names:
+        raise TrainingError(f"no teacher is named: {_ADVICE}")
+    teachers = []
+    for name in names:
+        if not Path(name).is_dir():
+            logger.info("teacher %s: from Hugging Face, or its cache; mind its licence", name)
+        try:
+            network = load_pretrained("SegformerForSemanticSegmentation", name)
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {_ADVICE}") from error
+        taught = [str(network.config.id2label[index]).strip().lower() for index in range(network.config.num_labels)]
+        sources = _match(name, taught, classes) if class_mapping is None else _map(name, taught, classes, class_mapping)
+        teachers.append(SegFormerTeacher(network, sources, device))
+    return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
+
+
+def read_class_mapping(path: Path) -> dict[str, list[str]]:
+    """Read a TOML file of `"student's class" = ["teacher's class", ...]`.
+
+    Raises:
+        ConfigError: the file is missing, no TOML, or holds something else.
+    """
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML file: {error}") from error
+    mapping: dict[str, list[str]] = {}
+    for name, value in content.items():
+        names = [value] if isinstance(value, str) else value
+        if not isinstance(names, list) or not names or not all(isinstance(entry, str) for entry in names):
+            raise ConfigError(
+                f'{path}: {name!r} must be a list of the teacher\'s classes, such as "sign" = ["traffic sign"]'
+            )
+        mapping[name] = names
+    return mapping
+
+
+def _match(name: str, taught: list[str], classes: ClassSet) -> list[list[int]]:
+    own = [label.lower() for label in classes.names]
+    if sorted(own) != sorted(taught):
+        missing = [label for label in own if label not in taught]
+        extra = [label for label in taught if label not in own]
+        raise ConfigError(
+            f"the {len(taught)} classes of the teacher {name} are not the {len(own)} of {classes.name}: it lacks "
+            f"{_some(missing)}, and has {_some(extra)} besides; say with --teacher-classes which of its classes make "
+            "one of ours"
+        )
+    return [[taught.index(label)] for label in own]
+
+
+def _map(name: str, taught: list[str], classes: ClassSet, mapping: Mapping[str, Sequence[str]]) -> list[list[int]]:
+    given = {label.strip().lower(): [entry.strip().lower() for entry in entries] for label, entries in mapping.items()}
+    own = [label.lower() for label in classes.names]
+    for what, unknown in (
+        (f"no class of {classes.name}", [label for label in given if label not in own]),
+        (f"no class of the teacher {name}", [e for entries in given.values() for e in entries if e not in taught]),
+        (f"in {classes.name}, but not mapped", [label for label in own if label not in given]),
+    ):
+        if unknown:
+            raise ConfigError(f"the mapping of the teacher's classes does not fit: {_some(unknown)}: {what}")
+    return [[taught.index(entry) for entry in given[label]] for label in own]
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
+
+
+def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
+    return torch.cat([_resize(one, maps[0].shape[2:]) for one in maps], 1)
+
+
+def _resize(one: Tensor, size: torch.Size) -> Tensor:
+    if one.shape[2:] == size:
+        return one
+    return F.interpolate(one, size=(size[0], size[1]), mode="bilinear", align_corners=False)

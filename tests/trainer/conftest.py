@@ -8,7 +8,7 @@ import torch
 from bsdnet.modeling import BSDNetConfig
 from tests.trainer.command import train
 from tests.trainer.tiny import TINY
-from trainer.segmentation import CONFIGS
+from trainer.trainees import CONFIGS
 
 
 @pytest.fixture(scope="package", autouse=True)

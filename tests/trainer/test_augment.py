@@ -7,7 +7,9 @@ import pytest
 from trainer.augment import TrainTransform, jitter_colors
 from trainer.recipes import CAMVID_360
 
-PLAIN = replace(CAMVID_360, scale_range=(1, 1), flip_probability=0, color_jitter=0, crop_size=(60, 80))
+PLAIN = replace(
+    CAMVID_360, scale_range=(1, 1), flip_probability=0, color_jitter=0, crop_size=(60, 80), train_size=(60, 80)
+)
 
 
 @pytest.fixture
@@ -36,7 +38,13 @@ def test_a_view_of_the_whole_is_a_resize(pair, scale: float, flip: int):
     """Pixel centres lie at half-integers, as they do where the logits are enlarged: nothing moves by half a pixel."""
     rgb, labels = pair[0].repeat(2, 0).repeat(2, 1), pair[1].repeat(2, 0).repeat(2, 1)  # (120, 160)
     size = (round(120 * scale), round(160 * scale))
-    recipe = replace(PLAIN, scale_range=(scale, scale), flip_probability=flip, crop_size=(max(32, size[0]), size[1]))
+    recipe = replace(
+        PLAIN,
+        scale_range=(scale, scale),
+        flip_probability=flip,
+        crop_size=(max(32, size[0]), size[1]),
+        train_size=(120, 160),
+    )
     seen, seen_labels = TrainTransform(recipe=recipe)(rgb, labels, np.random.default_rng(0))
     expected = cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_LINEAR)
     expected_labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
@@ -60,14 +68,17 @@ def test_scales_are_drawn_log_uniformly_and_both_flips_happen():
 
 @pytest.mark.parametrize("scale", [0.5, 0.8, 1.3, 2.0])
 def test_labels_follow_the_picture(pair, scale):
-    transform = TrainTransform(recipe=replace(PLAIN, scale_range=(scale, scale), flip_probability=0.5))
+    pair = [part.repeat(2, 0).repeat(2, 1) for part in pair]
+    transform = TrainTransform(
+        recipe=replace(PLAIN, scale_range=(scale, scale), flip_probability=0.5, train_size=(120, 160))
+    )
     agree, total = 0, 0
     for seed in range(8):
         rgb, labels = transform(*pair, np.random.default_rng(seed))
         inside = labels != 255
         agree += (np.abs(rgb[..., 0][inside].astype(int) - labels[inside].astype(int) * 12) <= 6).sum()
         total += inside.sum()
-    assert agree / total > 0.75  # the rest lies on blended borders of the 5-pixel tiles
+    assert agree / total > 0.75  # the rest lies on blended borders of the 10-pixel tiles
 
 
 def test_a_small_picture_is_surrounded_by_no_class(pair):
@@ -141,3 +152,49 @@ def test_jitter_changes_colours_and_keeps_order():
     inside = (dark > 0) & (bright < 255)
     assert np.abs((dark + bright) / 2 - middle)[inside].max() > 5  # gamma bends the curve
     np.testing.assert_array_equal(jitter_colors(ramp, 0, np.random.default_rng(0)), ramp)
+
+
+def test_shrinking_averages_instead_of_skipping():
+    """A warp alone would read four of every sixteen pixels: a fine pattern would turn into stripes."""
+    labels = np.zeros((240, 320), np.uint8)
+    checks = np.indices((240, 320)).sum(0).astype(np.uint8) % 2 * 255
+    recipe = replace(PLAIN, scale_range=(0.25, 0.25), train_size=(240, 320))
+    rgb, _ = TrainTransform(recipe=recipe)(np.stack([checks] * 3, -1), labels, np.random.default_rng(0))
+    assert rgb.min() >= 126
+    assert rgb.max() <= 129
+
+
+def test_shrinking_moves_nothing():
+    """The picture is shrunk before the warp, its labels in the warp: an edge must stay at the same place in both."""
+    labels = np.zeros((241, 323), np.uint8)
+    labels[100:, 200:] = 1
+    rgb = np.stack([labels * 255] * 3, -1)
+    for seed in range(6):
+        recipe = replace(PLAIN, scale_range=(0.3, 0.6), train_size=(241, 323), flip_probability=0.5)
+        seen, seen_labels = TrainTransform(recipe=recipe)(rgb, labels, np.random.default_rng(seed))
+        inside = seen_labels != 255
+        assert ((seen[..., 0] >= 128) == seen_labels)[inside].mean() > 0.98
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.6])
+def test_a_wanted_class_is_in_the_crop(scale: float, flip: int):
+    labels = np.zeros((120, 160), np.uint8)
+    places = [(0, 0), (119, 159), (0, 159), (60, 80), (37, 5)]
+    recipe = replace(
+        PLAIN, crop_size=(32, 48), train_size=(120, 160), scale_range=(scale, scale), flip_probability=flip
+    )
+    seen_at = set()
+    for row, column in places:
+        labels[:] = 0
+        labels[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = 5  # three pixels: a warp may skip one
+        for seed in range(8):
+            _, seen = TrainTransform(recipe=recipe)(
+                labels[..., None].repeat(3, 2), labels, np.random.default_rng(seed), 5
+            )
+            assert (seen == 5).any(), (row, column, seed)
+            assert (seen != 255).all()
+            seen_at.add(tuple(np.argwhere(seen == 5)[0]))
+    assert len(seen_at) > 10  # not always in the middle
+    _, absent = TrainTransform(recipe=recipe)(labels[..., None].repeat(3, 2), labels, np.random.default_rng(0), 9)
+    assert absent.shape == (32, 48)

@@ -16,13 +16,14 @@ from bsdnet.modeling import BSDNet
 from tests.trainer.command import ROOT, SMALL, run, train
 from tests.trainer.test_datasets import zipped
 from trainer.main import main
-from trainer.recipes import CAMVID, TINY_IMAGENET
-from trainer.segmentation import CONFIGS, SegmentationTask
+from trainer.recipes import CAMVID_360, TINY_IMAGENET
+from trainer.segmentation import SegmentationTask
+from trainer.trainees import CONFIGS
 
 KILLED_WHILE_SAVING = """
 import os, signal, torch
 from tests.trainer.tiny import TINY
-from trainer import main, segmentation
+from trainer import main, trainees
 
 saves = 0
 
@@ -36,7 +37,7 @@ def save(content, handle):
     original(content, handle)
 
 original, torch.save = torch.save, save
-segmentation.CONFIGS["s"] = TINY
+trainees.CONFIGS["s"] = TINY
 main.main()
 """
 """Run the command with the tiny network, and kill it in the middle of writing its third state."""
@@ -47,9 +48,10 @@ def test_a_run_leaves_weights_state_and_recipe(trained: Path):
         "best.safetensors",
         "last.safetensors",
         "state.pt",
-        "recipe.json",
+        "recipe.toml",
+        "run.json",
     }
-    recipe = json.loads((trained / "recipe.json").read_text())
+    recipe = json.loads((trained / "run.json").read_text())
     assert (recipe["batch_size"], recipe["crop_size"], recipe["lr"]) == (2, [64, 64], 0.001)
     assert (recipe["dataset"], recipe["train_split"], recipe["hold_out"]) == ("camvid", "train", None)
 
@@ -160,7 +162,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SegmentationTa
 def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: Callable[..., tuple]):
     arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--distill", "none", "--output"]
     task, options = begun(*arguments, tmp_path / "plain")
-    assert task.recipe == CAMVID
+    assert task.recipe == CAMVID_360
     assert (task._train.drives, task._val.drives, task._workers) == (["A", "B"], ["C"], 0)
     assert (options["resume"], options["eval_every"], options["save_every"]) == (False, 18, 200)  # 180 iterations
     backbone = tmp_path / "backbone.safetensors"
@@ -171,12 +173,12 @@ def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: C
         "--train-split", "trainval", "--hold-out", "A", "--eval-every", 11, "--save-every", 13,
     )  # fmt: skip
     assert task.recipe == replace(
-        CAMVID, model="b", epochs=7, batch_size=3, lr=0.25, seed=5, crop_size=(64, 96), color_jitter=0.1
+        CAMVID_360, model="b", epochs=7, batch_size=3, lr=0.25, seed=5, crop_size=(64, 96), color_jitter=0.1
     )
     assert (task._train.drives, task._val.drives, task._workers) == (["B", "C"], ["A"], 1)
     assert (options["eval_every"], options["save_every"]) == (11, 13)
     assert task.description["pretrained"] == backbone.name
-    recipe = json.loads((tmp_path / "all" / "recipe.json").read_text())
+    recipe = json.loads((tmp_path / "all" / "run.json").read_text())
     assert (recipe["train_split"], recipe["hold_out"], recipe["pretrained"]) == ("trainval", "A", backbone.name)
     task, _ = begun(*arguments, tmp_path / "trainval", "--train-split", "trainval")
     assert (task._train.drives, task._val.drives) == (["A", "B", "C"], ["C"])

@@ -1,10 +1,7 @@
 import io
-import logging
 import math
-import re
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from bsdnet.errors import TrainingError
-from trainer.engine import train
+from trainer.engine import Loop, LoopOptions
+from trainer.monitor import RunMonitor
 from trainer.recipes import OptimizerRecipe
 from trainer.schedule import build_optimizer
-from trainer.state import Progress, load_state
+from trainer.state import Progress
+
+RECIPE = OptimizerRecipe(epochs=1, batch_size=4, lr=0.1, warmup_iterations=2)
+
+
+class LineObjective(nn.Module):
+    """The mean square of what a line misses, in two parts that add up to `loss`."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.network = nn.Linear(3, 1)
+        self.scale = scale
+
+    def forward(self, images: Tensor, targets: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        assert self.training
+        square = (self.network(images) - targets).square().sum() / counts[0].float() * self.scale
+        return {"loss": square * 3, "square": square}
 
 
 @dataclass
@@ -23,18 +37,21 @@ class Line:
     """Fit a line: a task whose every step takes microseconds. It writes down what the engine asks of it."""
 
     scores: list[float] = field(default_factory=lambda: [0.5])
-    recipe: OptimizerRecipe = field(
-        default_factory=lambda: OptimizerRecipe(epochs=1, batch_size=4, lr=0.1, warmup_iterations=2)
-    )
+    recipe: OptimizerRecipe = RECIPE
     iterations: int = 10
     scale: float = 1.0
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        self.model = nn.Linear(3, 1)
+        self.objective = LineObjective(self.scale)
+        self.network = self.objective.network
         self.description: dict[str, object] = {"lr": self.recipe.lr}
         self.seen: list[tuple[str, int]] = []
+        self.judged: list[Tensor] = []
         self.steps = 0
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.objective, self.recipe)
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step in range(start, self.iterations):
@@ -42,22 +59,24 @@ class Line:
             images = torch.randn(4, 3, generator=torch.Generator().manual_seed(step))
             yield images, images.sum(1, keepdim=True)
 
-    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-        assert self.model.training
-        return (self.model(images) - targets).square().mean() * self.scale
+    def count(self, targets: Tensor) -> Tensor:
+        return torch.tensor([float(len(targets))], dtype=torch.float64)
 
-    def evaluate(self) -> float:
-        assert not self.model.training
+    def evaluate(self, network: nn.Module, monitor: RunMonitor) -> float:
+        assert not network.training
         self.seen.append(("evaluate", self.steps))
+        self.judged.append(network.weight.detach().clone())
         return self.scores.pop(0) if len(self.scores) > 1 else self.scores[0]
 
-    def save_weights(self, path: Path) -> None:
+    def save_weights(self, network: nn.Module, path: Path) -> None:
         self.seen.append((path.name, self.steps))
 
 
-def run(task: Line, folder: Path, **options: object) -> Progress:
+def run(task: Line, folder: Path, *, should_stop: Callable[[], bool] = lambda: False, **options: object) -> Progress:
     folder.mkdir(exist_ok=True)
-    return train(task, folder, **{"resume": False, "eval_every": 4, "save_every": 100} | options)
+    return Loop(
+        task, folder, LoopOptions(**{"eval_every": 4, "save_every": 100} | options), should_stop=should_stop
+    ).run()
 
 
 def test_evaluations_at_their_steps_and_at_the_end_keep_the_best(tmp_path: Path):
@@ -68,7 +87,7 @@ def test_evaluations_at_their_steps_and_at_the_end_keep_the_best(tmp_path: Path)
         ("evaluate", 4), (best, 4), ("evaluate", 8), ("evaluate", 12), (best, 12), ("evaluate", 15), (last, 15),
     ]  # fmt: skip
     assert progress == Progress(iteration=15, best_score=0.7)
-    assert task.model.training
+    assert task.network.training
 
 
 def test_even_a_score_of_zero_leaves_weights(tmp_path: Path):
@@ -80,53 +99,106 @@ def test_even_a_score_of_zero_leaves_weights(tmp_path: Path):
 def test_it_learns(tmp_path: Path):
     task = Line(iterations=200)
     run(task, tmp_path)
-    torch.testing.assert_close(task.model.weight, torch.ones(1, 3), rtol=0, atol=0.05)
+    torch.testing.assert_close(task.network.weight, torch.ones(1, 3), rtol=0, atol=0.05)
+
+
+def gradients(task: Line) -> list[Tensor]:
+    """The gradients of the first step."""
+    images, targets = next(task.batches(0))
+    loss = task.objective(images, targets, task.count(targets))["loss"]
+    return list(torch.autograd.grad(loss, list(task.network.parameters())))
 
 
 def test_the_first_step_by_hand(tmp_path: Path):
     """AdamW's first step moves each weight by the rate, against the gradient's sign; decay shrinks kernels before."""
-    recipe = OptimizerRecipe(epochs=1, batch_size=4, lr=0.1, warmup_iterations=4, weight_decay=0.5)
-    task = Line(recipe=recipe)
-    before = {name: tensor.clone() for name, tensor in task.model.state_dict().items()}
-    images, targets = next(task.batches(0))
-    gradients = torch.autograd.grad(task.loss(images, targets), list(task.model.parameters()))
+    task = Line(recipe=replace(RECIPE, warmup_iterations=4, weight_decay=0.5))
+    before = {name: tensor.clone() for name, tensor in task.network.state_dict().items()}
+    weight, bias = gradients(task)
     run(task, tmp_path, should_stop=lambda: True)
     rate = 0.1 / 4  # the first of four steps of warm-up
-    weight = before["weight"] * (1 - rate * 0.5) - rate * gradients[0].sign()
-    torch.testing.assert_close(task.model.weight, weight, rtol=0, atol=1e-6)
-    torch.testing.assert_close(task.model.bias, before["bias"] - rate * gradients[1].sign(), rtol=0, atol=1e-6)
+    expected = before["weight"] * (1 - rate * 0.5) - rate * weight.sign()
+    torch.testing.assert_close(task.network.weight, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(task.network.bias, before["bias"] - rate * bias.sign(), rtol=0, atol=1e-6)
+
+
+def test_parts_of_a_step_add_up_to_the_whole(tmp_path: Path):
+    whole, parts = Line(), Line(recipe=replace(RECIPE, accumulation=4))
+    run(whole, tmp_path / "whole")
+    run(parts, tmp_path / "parts")
+    torch.testing.assert_close(parts.network.weight, whole.network.weight, rtol=0, atol=1e-5)
+    with pytest.raises(TrainingError, match="batch_size 4 is no multiple of 1 processes times accumulation 3"):
+        run(Line(recipe=replace(RECIPE, accumulation=3)), tmp_path)
+
+
+def test_a_moving_average_is_judged_and_kept(tmp_path: Path):
+    plain, averaged = Line(), Line(recipe=replace(RECIPE, ema_decay=0.75))
+    weights = []
+    run(plain, tmp_path / "plain", should_stop=lambda: bool(weights.append(plain.network.weight.detach().clone())))
+    run(averaged, tmp_path / "averaged")
+    expected, at = weights[0], {}
+    for step, weight in enumerate(weights[1:], 2):
+        expected = 0.75 * expected + 0.25 * weight
+        at[step] = expected
+    for judged, step in zip(averaged.judged, (4, 8, 10), strict=True):
+        torch.testing.assert_close(judged, at[step], rtol=0, atol=1e-6)
+    assert torch.equal(averaged.network.weight, plain.network.weight)
+
+
+def test_a_moving_average_resumes(tmp_path: Path):
+    recipe = replace(RECIPE, ema_decay=0.75)
+    task, whole, resumed = Line(recipe=recipe), Line(recipe=recipe), Line(recipe=recipe)
+    run(task, tmp_path, should_stop=lambda: task.steps == 7)
+    run(resumed, tmp_path, resume=True)
+    run(whole, tmp_path / "whole")
+    assert torch.equal(resumed.judged[-1], whole.judged[-1])
+
+
+def test_fp16_scales_its_gradients_and_leaves_out_a_step_that_overflows(tmp_path: Path):
+    """The first scale of 65536 overflows this loss: the weights must not take that step, and the run goes on."""
+    task = Line(recipe=replace(RECIPE, precision="fp16"), scale=1e33, iterations=40)
+    before, after = task.network.weight.detach().clone(), []
+    run(task, tmp_path, should_stop=lambda: bool(after.append(task.network.weight.detach().clone())))
+    assert torch.equal(after[0], before)
+    assert after[-1].isfinite().all()
+    assert not torch.equal(after[-1], before)
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_gradients_are_clipped_and_do_not_add_up(tmp_path: Path, scale: float):
     task = Line(scale=scale)
-    norms = []
+    norms, expected, plain = [], [], task.objective.forward
 
-    def stop() -> bool:
-        """After each step, compare what the optimizer was given with the gradient of this step alone."""
-        norms.append(torch.cat([parameter.grad.flatten() for parameter in task.model.parameters()]).norm().item())
-        return False
+    def norm_of(tensors: list[Tensor]) -> float:
+        return torch.cat([tensor.flatten() for tensor in tensors]).norm().item()
 
-    expected = []
-    loss = task.loss
+    def watched(images: Tensor, targets: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        alone = torch.autograd.grad(plain(images, targets, counts)["loss"], list(task.network.parameters()))
+        expected.append(min(norm_of(list(alone)), 5.0))
+        return plain(images, targets, counts)
 
-    def watched(images: Tensor, targets: Tensor) -> Tensor:
-        gradients = torch.autograd.grad(loss(images, targets), list(task.model.parameters()))
-        expected.append(min(torch.cat([gradient.flatten() for gradient in gradients]).norm().item(), 5.0))
-        return loss(images, targets)
-
-    task.loss = watched
-    run(task, tmp_path, should_stop=stop)
+    task.objective.forward = watched
+    run(task, tmp_path, should_stop=lambda: bool(norms.append(norm_of([p.grad for p in task.network.parameters()]))))
     assert norms == pytest.approx(expected, rel=1e-4)
     assert len(norms) == 10
 
 
-@pytest.mark.parametrize(("scale", "what"), [(math.nan, "loss became nan"), (1e38, "gradient became inf")])
-def test_what_is_not_finite_ends_the_run_before_the_weights_take_it(tmp_path: Path, scale: float, what: str):
+@pytest.mark.parametrize(("scale", "what"), [(math.nan, "loss became nan"), (5e37, "gradient became inf")])
+def test_what_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Path, scale: float, what: str):
     task = Line(scale=scale)
-    with pytest.raises(TrainingError, match=rf"{what} at iteration 0; a lower --lr"):
-        run(task, tmp_path)
-    assert all(parameter.isfinite().all() for parameter in task.model.parameters())
+    with pytest.raises(TrainingError, match=rf"{what} at iteration 0; its batch is kept in .*; a lower --lr"):
+        run(task, tmp_path, save_every=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["not-finite.pt"]  # and no state
+    kept = torch.load(tmp_path / "not-finite.pt", weights_only=True)
+    images, targets = next(task.batches(0))
+    assert torch.equal(kept["images"], images)
+    assert torch.equal(kept["targets"], targets)
+    assert (kept["iteration"], set(kept["losses"])) == (0, {"loss", "square"})
+
+
+def test_a_batch_that_cannot_be_kept_does_not_hide_the_reason(tmp_path: Path):
+    (tmp_path / "not-finite.pt").mkdir()
+    with pytest.raises(TrainingError, match="loss became nan at iteration 0; its batch could not be kept"):
+        run(Line(scale=math.nan), tmp_path)
 
 
 def test_a_stop_saves_the_step_that_was_running(tmp_path: Path):
@@ -137,7 +209,7 @@ def test_a_stop_saves_the_step_that_was_running(tmp_path: Path):
     progress = run(resumed, tmp_path, resume=True)
     run(whole, tmp_path / "whole")
     assert progress == Progress(iteration=10, best_score=0.5)
-    assert torch.equal(resumed.model.weight, whole.model.weight)
+    assert torch.equal(resumed.network.weight, whole.network.weight)
     assert [step for name, step in resumed.seen if name == "evaluate"] == [8, 10]
 
 
@@ -148,15 +220,25 @@ def test_states_are_saved_at_their_steps(tmp_path: Path, monkeypatch: pytest.Mon
     assert saved == [3, 6, 9, 10]
 
 
-def test_the_state_holds_chance_and_the_best_score(tmp_path: Path):
-    task = Line()
-    run(task, tmp_path, should_stop=lambda: task.steps == 5)
-    expected = torch.rand(3)
-    other = Line()
+def test_chance_in_the_network_depends_on_the_step_alone(tmp_path: Path):
+    def drawn(task: Line, folder: Path, **options: object) -> list[float]:
+        values, plain = [], task.objective.forward
+
+        def watched(*arguments: Tensor) -> dict[str, Tensor]:
+            values.append(torch.rand(1).item())
+            return plain(*arguments)
+
+        task.objective.forward = watched
+        run(task, folder, **options)
+        return values
+
+    whole, first = Line(), Line()
+    expected = drawn(whole, tmp_path / "whole")
+    drawn(first, tmp_path, should_stop=lambda: first.steps == 6)
     torch.manual_seed(99)
-    progress = load_state(tmp_path, other.model, build_optimizer(other.model, other.recipe), other.description)
-    assert progress == Progress(iteration=5, best_score=0.5)
-    assert torch.equal(torch.rand(3), expected)
+    assert drawn(Line(), tmp_path, resume=True) == expected[6:]
+    assert len(set(expected)) == 10
+    assert drawn(Line(recipe=replace(RECIPE, seed=1)), tmp_path / "other") != expected
 
 
 def test_a_state_of_something_else_is_refused(tmp_path: Path):
@@ -166,7 +248,7 @@ def test_a_state_of_something_else_is_refused(tmp_path: Path):
     with pytest.raises(TrainingError, match=r"made with lr = 0\.1, this run has 0\.2"):
         run(task, tmp_path, resume=True)
     task = Line()
-    task.model = nn.Linear(2, 1)
+    task.objective.network = nn.Linear(2, 1)
     with pytest.raises(TrainingError, match="state of another run"):
         run(task, tmp_path, resume=True)
     torch.save({"iteration": 3}, tmp_path / "state.pt")
@@ -205,58 +287,3 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
         run(Line(), tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     assert (tmp_path / "state.pt").read_bytes() == old
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_the_bar_shows_loss_rate_speed_and_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setattr("tqdm.std.tqdm.monitor_interval", 0)  # no thread that outlives the test
-    task = Line()
-    run(task, tmp_path, should_stop=lambda: task.steps == 6)
-    run(Line(), tmp_path, resume=True)
-    bars = [line.split("\r")[-1] for line in sys.stderr.getvalue().split("\n")[:-1]]
-    for bar, steps in zip(bars, ("6/10", "10/10"), strict=True):
-        shown = rf"{steps} \[\d\d:\d\d<\d\d:\d\d, .*it/s, loss \d\.\d{{3}}, lr \d\.\de-02, [\d.]+ images/s\]"
-        assert re.search(shown, bar), bar
-
-
-def test_speed_and_time_left_count_steps_and_not_evaluations(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    clock = [0.0]
-
-    class Slow(Line):
-        """A second a step, a hundred an evaluation; the loss is the number of the step."""
-
-        def loss(self, images: Tensor, targets: Tensor) -> Tensor:
-            clock[0] += 1
-            return self.model(images).sum() * 0 + self.steps
-
-        def evaluate(self) -> float:
-            clock[0] += 100
-            return 0.5
-
-    monkeypatch.setattr("trainer.engine.time.perf_counter", lambda: clock[0])
-    with caplog.at_level(logging.INFO):
-        run(Slow(iterations=100), tmp_path, eval_every=40)
-    told = [re.findall(r"loss ([\d.]+)|([\d.]+) images/s|(\S+) left", line) for line in caplog.messages]
-    assert [[max(groups) for groups in line] for line in told] == [
-        ["20.500", "4.0", "01:00"],
-        ["55.500", "4.0", "00:20"],  # the mean of the last 50 steps
-        ["75.500", "4.0", "00:00"],
-    ]
-
-
-def test_without_a_terminal_each_evaluation_is_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with caplog.at_level(logging.INFO):
-        run(Line(), tmp_path)
-    assert sys.stderr.getvalue() == ""
-    assert [line.partition(":")[0] for line in caplog.messages] == [f"iteration {i} of 10" for i in (4, 8, 10)]
-    assert re.search(r": loss \d\.\d{3}, lr \d\.\de-\d\d, [\d.]+ images/s, \d\d:\d\d left", caplog.messages[0])

@@ -1,4 +1,3 @@
-import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -6,22 +5,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
-from bsdnet.checkpoint import load_checkpoint, save_backbone
-from bsdnet.classes import CAMVID_11
-from bsdnet.errors import CheckpointError, DatasetError
-from bsdnet.metrics import ConfusionMatrix
+from bsdnet.checkpoint import load_checkpoint, save_backbone, save_checkpoint
+from bsdnet.classes import CAMVID_11, CITYSCAPES_19
+from bsdnet.errors import CheckpointError, ConfigError, DatasetError
 from bsdnet.modeling import BSDNet, BSDNetConfig
-from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, TrainingOutput
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
 from tests.trainer.tiny import TINY
 from trainer.datasets.camvid import CamVid
+from trainer.datasets.contract import LabelledImages
 from trainer.device import normalize
-from trainer.recipes import CAMVID, SegmentationRecipe
-from trainer.segmentation import CONFIGS, SegmentationTask, evaluate, format_iou
+from trainer.distributed import Processes
+from trainer.monitor import RunMonitor
+from trainer.recipes import CAMVID_360
+from trainer.segmentation import AugmentedImages, SegmentationData, SegmentationTask
+from trainer.trainees import CONFIGS, build_student
 
 CPU = torch.device("cpu")
-RECIPE = replace(CAMVID, epochs=1, batch_size=2, crop_size=(64, 64), train_size=(96, 128))
+RECIPE = replace(
+    CAMVID_360, epochs=1, batch_size=2, crop_size=(64, 64), train_size=(96, 128), distill="none", precision="fp32"
+)
 
 
 class Blank:
@@ -40,23 +45,23 @@ class Blank:
             raise DatasetError(f"picture {index} cannot be read by process {os.getpid()}")
         return np.zeros((64, 64, 3), np.uint8), np.full((64, 64), 255, np.uint8)
 
+    def name(self, index: int) -> str:
+        return str(index)
 
-class Fixed(torch.nn.Module):
-    """Answer the same always; keep what came, and in which precision autocast would have computed."""
 
-    def __init__(self, answer: torch.Tensor | TrainingOutput) -> None:
-        super().__init__()
-        self.answer = answer
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor | TrainingOutput:
-        self.seen = x
-        self.autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
-        return self.answer
+def make(train: LabelledImages, val: LabelledImages | None = None, *, recipe=RECIPE, **options) -> SegmentationTask:
+    data = SegmentationData(train=train, val=val or train, description={"hold_out": "A"})
+    return SegmentationTask(recipe, build_student(recipe, train.classes), data, CPU, **options)
 
 
 @pytest.fixture
-def task(street_camvid: Path) -> SegmentationTask:
-    return SegmentationTask(RECIPE, CamVid(street_camvid, "train"), CamVid(street_camvid, "val"), CPU)
+def train_set(street_camvid: Path) -> CamVid:
+    return CamVid(street_camvid, "train")
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> RunMonitor:
+    return RunMonitor(tmp_path, 1, 0, 2, CPU, enabled=False, tensorboard=False)
 
 
 def test_the_input_is_normalised_by_the_mean():
@@ -66,15 +71,21 @@ def test_the_input_is_normalised_by_the_mean():
     assert got.shape == (1, 3, 1, 1)
 
 
-def test_batches_are_what_the_network_takes(task: SegmentationTask):
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_batches_are_what_the_network_takes(train_set: CamVid, channels_last: bool):
+    task = make(train_set, recipe=replace(RECIPE, channels_last=channels_last))
     images, labels = next(iter(task.batches(0)))
     assert images.shape == (2, 3, 64, 64)
-    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert images.is_contiguous(memory_format=torch.channels_last) == channels_last
+    assert images.is_contiguous() != channels_last
+    kernel = task.network.backbone.stage2[0].conv1[0].weight
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == channels_last
     assert labels.shape == (2, 64, 64)
     assert labels.dtype == torch.int64
 
 
-def test_batches_resume_where_they_were_left(task: SegmentationTask):
+def test_batches_resume_where_they_were_left(train_set: CamVid):
+    task = make(train_set)
     whole, rest = list(task.batches(0)), list(task.batches(4))
     assert (len(whole), len(rest)) == (6, 2)
     for (images, labels), (again, labels_again) in zip(whole[4:], rest, strict=True):
@@ -82,31 +93,15 @@ def test_batches_resume_where_they_were_left(task: SegmentationTask):
         assert torch.equal(labels, labels_again)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_loss_is_weighted_smoothed_and_leaves_void_pixels_out(street_camvid: Path, smoothing: float):
-    dataset = CamVid(street_camvid, "train")
-    task = SegmentationTask(replace(RECIPE, label_smoothing=smoothing), dataset, dataset, CPU)
-    logits, labels = torch.randn(2, 11, 8, 8), torch.randint(0, 11, (2, 64, 64))
-    labels[1, :40] = 255
-    task.model = Fixed(TrainingOutput(logits, logits, logits, logits))
-    log_p = F.interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False).log_softmax(1)
-    weights = 1 / np.log(1.1 + class_shares(dataset))
-    total, weight = 0.0, 0.0
-    for b, y, x in (labels != 255).nonzero().tolist():
-        label = labels[b, y, x]
-        total -= (1 - smoothing) * weights[label] * log_p[b, label, y, x].item()
-        total -= smoothing / 11 * (log_p[b, :, y, x].numpy() * weights).sum()
-        weight += weights[label]
-    assert task.loss(torch.zeros(2, 3, 64, 64), labels).item() == pytest.approx(total / weight, rel=1e-4)
-    assert task.model.autocast == torch.bfloat16
-
-
-def test_the_real_network_gives_a_loss_near_that_of_chance(task: SegmentationTask):
-    images, labels = next(iter(task.batches(0)))
-    assert task.loss(images, labels).item() == pytest.approx(np.log(11), abs=0.1)
-    task.model.eval()
-    with pytest.raises(TypeError, match="not in training mode"):
-        task.loss(images, labels)
+def test_processes_share_the_batches_that_one_would_have(train_set: CamVid):
+    recipe = replace(RECIPE, batch_size=4)
+    whole = list(make(train_set, recipe=recipe).batches(0))
+    shares = [
+        list(make(train_set, recipe=recipe, processes=Processes(rank=rank, count=2)).batches(0)) for rank in (0, 1)
+    ]
+    for (images, labels), *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(torch.cat([part[0] for part in parts]), images)
+        assert torch.equal(torch.cat([part[1] for part in parts]), labels)
 
 
 def class_shares(dataset: CamVid) -> np.ndarray:
@@ -114,84 +109,113 @@ def class_shares(dataset: CamVid) -> np.ndarray:
     return counts.sum(0) / counts.sum()
 
 
-def test_rare_classes_weigh_more(street_camvid: Path, task: SegmentationTask):
-    dataset = CamVid(street_camvid, "train")
-    expected = 1 / np.log(1.1 + class_shares(dataset))
-    np.testing.assert_allclose(task._class_weights.numpy(), expected, rtol=1e-5)
-    plain = SegmentationTask(replace(RECIPE, class_weight_offset=None), dataset, dataset, CPU)
-    assert plain._class_weights is None
+def test_rare_classes_weigh_more(train_set: CamVid):
+    """With the weights, a picture of one class alone counts as many pixels as that class weighs."""
+    weighted, plain = make(train_set), make(train_set, recipe=replace(RECIPE, class_weight_offset=None))
+    for label, expected in enumerate(1 / np.log(1.1 + class_shares(train_set))):
+        labels = torch.full((1, 64, 64), label)
+        assert weighted.count(labels)[0].item() == pytest.approx(expected * 64 * 64, rel=1e-5)
+        assert plain.count(labels).tolist() == [64 * 64, 64]
+    assert weighted.count(torch.full((1, 64, 64), 255)).tolist() == [0, 0]
+
+
+class Needle:
+    """Twenty pictures of class 0; one of them has a few pixels of class 7."""
+
+    classes = CAMVID_11
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.zeros((160, 160), np.uint8)
+        if index == 13:
+            labels[120:124, 30:34] = 7
+        return np.zeros((160, 160, 3), np.uint8), labels
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.5, 1.0])
+def test_class_balanced_crops_show_each_class_as_often(balance: float):
+    """Of the balanced crops half are drawn for class 7, and show it; of the others hardly any does."""
+    pixels = np.stack([np.bincount(Needle()[index][1].ravel(), minlength=11) for index in range(20)])
+    recipe = replace(RECIPE, crop_size=(48, 48), train_size=(160, 160), class_balance=balance, scale_range=(0.8, 2.0))
+    crops = AugmentedImages(Needle(), recipe, pixels)
+    shown = np.mean([bool((crops[index % 20, index][1] == 7).any()) for index in range(400)])
+    assert shown == pytest.approx(balance / 2, abs=0.07)
+
+
+def test_class_balance_is_counted_before_the_run(street_camvid: Path):
+    recipe = replace(RECIPE, class_weight_offset=None, class_balance=1.0)
+    assert make(CamVid(street_camvid, "train"), recipe=recipe)._pixels.shape == (12, 11)
 
 
 def test_a_data_set_without_classes_is_refused():
     with pytest.raises(DatasetError, match="no pixel of the training pictures has a class"):
-        SegmentationTask(RECIPE, Blank(), Blank(), CPU)
+        make(Blank())
 
 
 def test_an_error_in_another_process_is_one_line():
     recipe = replace(RECIPE, class_weight_offset=None)
     for workers in (0, 1):
         with pytest.raises(DatasetError, match=r"^picture 1 cannot be read by process \d+$") as caught:
-            list(SegmentationTask(recipe, Blank(broken=1), Blank(), CPU, workers=workers).batches(0))
+            list(make(Blank(broken=1), Blank(), recipe=recipe, workers=workers).batches(0))
         assert str(caught.value).endswith(f" {os.getpid()}") == (workers == 0)
 
 
-def test_a_recipe_names_a_shape(street_camvid: Path, full_sized: dict[str, BSDNetConfig], tmp_path: Path):
+def test_a_recipe_names_a_shape(full_sized: dict[str, BSDNetConfig], tmp_path: Path):
     assert full_sized == {"s": S_CONFIG, "b": B_CONFIG}
-    dataset = CamVid(street_camvid, "train")
-    task = SegmentationTask(replace(RECIPE, model="b", dasp_rates=(1, 3)), dataset, dataset, CPU)
-    assert task.model.config == replace(CONFIGS["b"], num_classes=11, dasp_rates=(1, 3))
-    task.save_weights(tmp_path / "b.safetensors")
-    assert load_checkpoint(tmp_path / "b.safetensors").metadata.architecture == "bsdnet_b"
+    recipe = replace(RECIPE, model="b", dasp_rates=(1, 3), block="res", context="dappm")
+    student = build_student(recipe, CAMVID_11)
+    config = replace(CONFIGS["b"], num_classes=11, dasp_rates=(1, 3), block="res", context="dappm")
+    assert student.network.config == config
+    student.save(student.network, tmp_path / "b.safetensors")
+    kept = load_checkpoint(tmp_path / "b.safetensors")
+    assert kept.model.config == config
+    assert kept.metadata.architecture == "bsdnet_b"
+    assert (kept.metadata.class_set.name, kept.metadata.train_size) == ("camvid-11", (96, 128))
+    with pytest.raises(ConfigError, match="model must be s or b"):
+        build_student(replace(RECIPE, model="segformer-b1"), CAMVID_11)
 
 
-def test_a_run_is_described_by_recipe_and_data(street_camvid: Path, tmp_path: Path):
-    dataset, path = CamVid(street_camvid, "train"), tmp_path / "backbone.safetensors"
-    save_backbone(path, BSDNet(TINY).backbone, "bsdnet_s")
-    task = SegmentationTask(RECIPE, dataset, dataset, CPU, data={"hold_out": "A"}, pretrained=path)
-    described = task.description
-    assert (described["hold_out"], described["pretrained"], described["epochs"]) == ("A", "backbone.safetensors", 1)
+def test_a_run_is_described_by_recipe_and_data(train_set: CamVid):
+    described = make(train_set).description
+    assert (described["hold_out"], described["epochs"], described["crop_size"]) == ("A", 1, (64, 64))
 
 
-def test_the_seed_decides_the_first_weights(street_camvid: Path):
-    dataset = CamVid(street_camvid, "train")
+def test_the_seed_decides_the_first_weights_whatever_is_distilled():
+    def first_kernel(seed: int, distill: str) -> torch.Tensor:
+        return next(build_student(replace(RECIPE, seed=seed, distill=distill), CAMVID_11).network.parameters())
 
-    def first_kernel(seed: int) -> torch.Tensor:
-        model = SegmentationTask(replace(RECIPE, seed=seed), dataset, dataset, CPU).model
-        return next(model.parameters())
-
-    assert torch.equal(first_kernel(1), first_kernel(1))
-    assert not torch.equal(first_kernel(1), first_kernel(2))
+    assert torch.equal(first_kernel(1, "none"), first_kernel(1, "sidm"))
+    assert not torch.equal(first_kernel(1, "none"), first_kernel(2, "none"))
 
 
-def first_batch(dataset: CamVid, recipe: SegmentationRecipe) -> torch.Tensor:
-    return next(iter(SegmentationTask(recipe, dataset, dataset, CPU).batches(0)))[0]
-
-
-def test_the_seed_decides_order_and_augmentation(street_camvid: Path):
-    dataset, other = CamVid(street_camvid, "train"), replace(RECIPE, seed=1)
-    still = {"scale_range": (1, 1), "flip_probability": 0, "color_jitter": 0, "crop_size": (96, 128)}
-    ordered, reordered = (first_batch(dataset, replace(recipe, **still)) for recipe in (RECIPE, other))
-    assert not torch.equal(ordered, reordered)
-    one = CamVid(street_camvid, "val")
-    one._pairs = one._pairs[:1]
-    (first, second), (third, _) = (first_batch(one, replace(recipe, epochs=2)) for recipe in (RECIPE, other))
-    assert not torch.equal(first, second)  # one picture, seen in two ways
-    assert not torch.equal(first, third)
-
-
-def test_a_pretrained_backbone_is_taken_over(street_camvid: Path, tmp_path: Path):
-    dataset, path = CamVid(street_camvid, "train"), tmp_path / "backbone.safetensors"
+def test_a_pretrained_backbone_is_taken_over(tmp_path: Path):
+    path = tmp_path / "backbone.safetensors"
     source = BSDNet(TINY).backbone
     save_backbone(path, source, "bsdnet_s")
-    model = SegmentationTask(RECIPE, dataset, dataset, CPU, pretrained=path).model
+    network = build_student(RECIPE, CAMVID_11, pretrained=path).network
     kernel = source.stem[0][0].weight
-    torch.testing.assert_close(model.backbone.stem[0][0].weight, kernel.half().float(), rtol=0, atol=0)
+    torch.testing.assert_close(network.backbone.stem[0][0].weight, kernel.half().float(), rtol=0, atol=0)
     save_backbone(path, BSDNet(replace(TINY, kernel_size=5)).backbone, "bsdnet_s")
     with pytest.raises(CheckpointError, match="another shape"):
-        SegmentationTask(RECIPE, dataset, dataset, CPU, pretrained=path)
+        build_student(RECIPE, CAMVID_11, pretrained=path)
 
 
-class Oracle(torch.nn.Module):
+def test_a_whole_network_is_gone_on_from(tmp_path: Path):
+    student, path = build_student(RECIPE, CAMVID_11), tmp_path / "net.safetensors"
+    save_checkpoint(path, student.network, student.metadata)
+    again = build_student(replace(RECIPE, seed=5), CAMVID_11, initial=path).network
+    for name, tensor in student.network.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, rtol=1e-3, atol=1e-3)  # kept in fp16
+    with pytest.raises(ConfigError, match="made for the classes of camvid-11, the data are cityscapes-19"):
+        build_student(RECIPE, CITYSCAPES_19, initial=path)
+
+
+class Oracle(nn.Module):
     """Answer with the labels of the picture whose turn it is."""
 
     def __init__(self, dataset: CamVid) -> None:
@@ -206,49 +230,16 @@ class Oracle(torch.nn.Module):
 
 
 def test_a_run_is_judged_by_the_validation_pictures(
-    street_camvid: Path, task: SegmentationTask, caplog: pytest.LogCaptureFixture
+    street_camvid: Path, train_set: CamVid, monitor: RunMonitor, caplog: pytest.LogCaptureFixture
 ):
-    dataset = CamVid(street_camvid, "val")
-    task.model = Oracle(dataset)
-    with caplog.at_level(logging.INFO):
-        assert task.evaluate() == 1.0
-    assert task.model.turn == 2
-    assert caplog.messages[0].split()[:4] == ["mIoU", "100.0", "sky", "100.0"]
-    matrix = evaluate(Oracle(dataset), dataset, CPU)
-    assert matrix.counts.sum() == sum((dataset[i][1] != 255).sum() for i in range(3))
+    val = CamVid(street_camvid, "val")
+    oracle = Oracle(val)
+    with caplog.at_level("INFO"):
+        assert make(train_set, val).evaluate(oracle, monitor) == 1.0
+    assert oracle.turn == 2
+    assert caplog.messages[-1].split()[:4] == ["mIoU", "100.0", "sky", "100.0"]
 
 
-def test_a_judgement_without_any_class_is_zero():
-    task = SegmentationTask(replace(RECIPE, class_weight_offset=None), Blank(), Blank(), CPU)
-    task.model.eval()
-    assert task.evaluate() == 0.0
-
-
-def test_evaluation_enlarges_the_logits_of_a_normalised_picture(street_camvid: Path):
-    dataset, logits = CamVid(street_camvid, "val"), torch.randn(1, 11, 12, 16)
-    model, mean, std = Fixed(logits), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    matrix = evaluate(model, dataset, CPU, mean=mean, std=std)
-    found = F.interpolate(logits, scale_factor=8, mode="bilinear", align_corners=False)[0].argmax(0).numpy()
-    expected = ConfusionMatrix(11)
-    for index in range(3):
-        expected.update(dataset[index][1], found)
-    np.testing.assert_array_equal(matrix.counts, expected.counts)
-    assert model.autocast is None
-    torch.testing.assert_close(model.seen, normalize(torch.from_numpy(dataset[2][0])[None], mean, std))
-    evaluate(model, dataset, CPU, precision="bf16")
-    assert model.autocast == torch.bfloat16
-
-
-def test_the_weights_say_what_they_are(task: SegmentationTask, tmp_path: Path):
-    task.save_weights(tmp_path / "net.safetensors")
-    metadata = load_checkpoint(tmp_path / "net.safetensors").metadata
-    assert metadata.class_set.name == "camvid-11"
-    assert (metadata.architecture, metadata.train_size) == ("bsdnet_s", (96, 128))
-
-
-def test_the_table_names_every_class(street_camvid: Path):
-    matrix = ConfusionMatrix(11)
-    matrix.update(np.array([0, 1, 1]), np.array([0, 1, 0]))
-    lines = format_iou(matrix, CamVid(street_camvid, "val").classes).splitlines()
-    assert [line.split() for line in lines[:3]] == [["mIoU", "50.0"], ["sky", "50.0"], ["building", "50.0"]]
-    assert len(lines) == 12
+def test_a_judgement_without_any_class_is_zero(monitor: RunMonitor):
+    task = make(Blank(), recipe=replace(RECIPE, class_weight_offset=None))
+    assert task.evaluate(task.network.eval(), monitor) == 0.0

@@ -55,7 +55,8 @@ class OptimizerRecipe:
                 f"exactly one of iterations and epochs must be given, got {self.iterations} and {self.epochs}"
             )
         for name, low in (
-            ("iterations", 1), ("epochs", 1), ("batch_size", 2), ("accumulation", 1), ("warmup_iterations", 0), ("seed", 0),
+            ("iterations", 1), ("epochs", 1), ("batch_size", 2), ("accumulation", 1), ("warmup_iterations", 0),
+            ("seed", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < low:

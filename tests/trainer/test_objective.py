@@ -1,0 +1,188 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from bsdnet.modeling import BSDNet
+from bsdnet.modeling.bsdnet import TrainingOutput
+from tests.trainer.tiny import TINY
+from trainer.objective import SegmentationObjective
+from trainer.recipes import CAMVID_360
+from trainer.teacher import TeacherChannels, TeacherOutput
+
+PLAIN = replace(CAMVID_360, class_weight_offset=None, distill="none", precision="fp32")
+
+
+class Fixed(nn.Module):
+    """Answer the same always, and keep in which precision autocast would have computed."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, x: torch.Tensor) -> TrainingOutput:
+        self.autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        return TrainingOutput(self.logits, self.logits, self.logits, self.logits)
+
+
+class Oracle:
+    """A teacher that is sure of one class everywhere."""
+
+    channels = TeacherChannels(8, 12, 6)
+
+    def __init__(self, label: int = 3) -> None:
+        self.label = label
+
+    def __call__(self, images: torch.Tensor) -> TeacherOutput:
+        batch, _, height, width = images.shape
+        generator = torch.Generator().manual_seed(0)
+        maps = [
+            F.conv2d(F.avg_pool2d(images, stride), torch.randn(channels, 3, 1, 1, generator=generator))
+            for channels, stride in ((8, 16), (12, 32), (6, 4))
+        ]
+        logits = torch.zeros(batch, 11, height // 4, width // 4)
+        logits[:, self.label] = 20.0
+        return TeacherOutput(*maps, logits)
+
+
+def images_and_labels(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(4, 3, 64, 64, generator=generator)
+    labels = torch.randint(0, 11, (4, 64, 64), generator=generator)
+    labels[0, :50] = 255  # void pixels, unevenly spread
+    labels[3, 20:25] = 255
+    return images, labels
+
+
+def student(**changes: object) -> BSDNet:
+    torch.manual_seed(0)
+    return BSDNet(replace(TINY, num_classes=11, **changes)).train()
+
+
+def parts(objective: SegmentationObjective, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    return objective(images, labels, objective.count_valid(labels))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_is_weighted_smoothed_and_leaves_void_pixels_out(smoothing: float):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = (
+        torch.randn(2, 11, 8, 8, generator=generator),
+        torch.randint(0, 11, (2, 64, 64), generator=generator),
+    )
+    labels[1, :40] = 255
+    weights = torch.rand(11, generator=generator) + 0.5
+    network = Fixed(logits)
+    objective = SegmentationObjective(
+        network, replace(PLAIN, label_smoothing=smoothing, precision="bf16"), class_weights=weights
+    )
+    log_p = F.interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False).log_softmax(1)
+    total, weight = 0.0, 0.0
+    for b, y, x in (labels != 255).nonzero().tolist():
+        label = labels[b, y, x]
+        total -= (1 - smoothing) * (weights[label] * log_p[b, label, y, x]).item()
+        total -= smoothing / 11 * (log_p[b, :, y, x] * weights).sum().item()
+        weight += weights[label].item()
+    found = parts(objective, torch.zeros(2, 3, 64, 64), labels)
+    assert found["loss"].item() == found["ce"].item() == pytest.approx(total / weight, rel=1e-4)
+    assert network.autocast == torch.bfloat16
+    objective = SegmentationObjective(network, PLAIN)
+    parts(objective, torch.zeros(2, 3, 64, 64), labels)
+    assert network.autocast is None
+
+
+def test_the_real_network_gives_a_loss_near_that_of_chance():
+    objective = SegmentationObjective(student(), replace(PLAIN, precision="bf16"))
+    assert parts(objective, *images_and_labels())["loss"].item() == pytest.approx(2.398, abs=0.1)  # ln 11
+
+
+def test_hard_pixels_are_those_of_the_largest_loss():
+    logits, labels = torch.randn(1, 11, 8, 8), torch.randint(0, 11, (1, 64, 64))
+    labels[:, :16] = 255
+    objective = SegmentationObjective(Fixed(logits), replace(PLAIN, hard_pixel_share=0.25))
+    enlarged = F.interpolate(logits, size=(64, 64), mode="bilinear", align_corners=False)
+    losses = F.cross_entropy(enlarged, labels, ignore_index=255, reduction="none")
+    expected = losses[labels != 255].sort(descending=True).values[: 64 * 48 // 4].mean()
+    assert parts(objective, torch.zeros(1, 3, 64, 64), labels)["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_no_valid_pixel_is_no_loss_and_no_nan():
+    objective = SegmentationObjective(student(), replace(PLAIN, distill="sidm", hard_pixel_share=0.5), teacher=Oracle())
+    images, labels = images_and_labels()
+    found = parts(objective, images, torch.full_like(labels, 255))
+    found["loss"].backward()
+    assert found["ce"] == found["ofa"] == 0
+    assert all(p.grad is None or p.grad.isfinite().all() for p in objective.parameters())
+
+
+@pytest.mark.parametrize(
+    ("distill", "names"),
+    [("none", {"ce"}), ("cwd", {"ce", "cwd"}), ("ofa", {"ce", "ofa"}), ("sidm", {"ce", "cwd", "ofa"})],
+)
+def test_the_loss_is_the_weighted_sum_of_what_was_asked_for(distill: str, names: set[str]):
+    recipe = replace(PLAIN, distill=distill, cwd_weight=2.0, ofa_weight=0.5)
+    found = parts(SegmentationObjective(student(), recipe, teacher=Oracle()), *images_and_labels())
+    assert found.keys() == names | {"loss"}
+    weights = {"ce": 1.0, "cwd": 2.0, "ofa": 0.5}
+    expected = sum(weights[name] * found[name].item() for name in names)
+    assert found["loss"].item() == pytest.approx(expected, rel=1e-5)
+    assert all(found[name] > 0 for name in names)
+
+
+def test_everything_that_learns_gets_a_gradient_and_is_part_of_the_state():
+    recipe = replace(PLAIN, distill="sidm", auxiliary_weight=0.4)
+    objective = SegmentationObjective(student(), recipe, teacher=Oracle())
+    found = parts(objective, *images_and_labels())
+    assert found["auxiliary"].item() == pytest.approx(2.398, abs=0.2)
+    assert found["loss"].item() == pytest.approx(
+        (found["ce"] + 15 * found["cwd"] + 3 * found["ofa"] + 0.4 * found["auxiliary"]).item(), rel=1e-5
+    )
+    found["loss"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.parameters())
+    assert {name.split(".")[0] for name in objective.state_dict()} == {"network", "sidm", "auxiliary"}
+
+
+def test_without_labels_the_teacher_tells_the_classes_of_valid_pixels():
+    images, labels = images_and_labels()
+    unlabelled = torch.where(labels == 255, labels, 0)
+    told = torch.where(labels == 255, labels, 3)
+    recipe = replace(PLAIN, distill="ofa")
+    found = parts(SegmentationObjective(student(), recipe, teacher=Oracle(3), labelled=False), images, unlabelled)
+    expected = parts(SegmentationObjective(student(), recipe, teacher=Oracle(3)), images, told)
+    assert found["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-6)
+
+
+def frozen(network: BSDNet) -> BSDNet:
+    """Keep batch norm from looking at the batch: what one picture gives must not depend on the others."""
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    return network
+
+
+@pytest.mark.parametrize("accumulation", [2, 4])
+def test_parts_of_a_batch_add_up_to_its_loss_and_gradients(accumulation: int):
+    """Divided by the counts of the whole batch, however unevenly void pixels are spread over its parts."""
+    images, labels = images_and_labels()
+    recipe = replace(PLAIN, distill="sidm", auxiliary_weight=0.4, class_weight_offset=1.1)
+    weights = torch.linspace(0.5, 2, 11)
+    results = []
+    for count in (1, accumulation):
+        torch.manual_seed(1)
+        objective = SegmentationObjective(
+            frozen(student()), replace(recipe, accumulation=count), teacher=Oracle(), class_weights=weights
+        )
+        if objective.auxiliary is not None:
+            objective.auxiliary.eval()
+        counts = objective.count_valid(labels)
+        total = 0.0
+        for some, some_labels in zip(images.chunk(count), labels.chunk(count), strict=True):
+            loss = objective(some, some_labels, counts)["loss"]
+            loss.backward()
+            total += loss.item()
+        results.append((total, {name: p.grad for name, p in objective.named_parameters()}))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-4)
+    for name, gradient in results[0][1].items():
+        torch.testing.assert_close(results[1][1][name], gradient, rtol=1e-3, atol=1e-5, msg=name)
