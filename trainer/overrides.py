@@ -165,7 +165,9 @@ def _parse(text: str, hint: Any) -> object:  # noqa: ANN401 - a type
         item = get_args(hint)[0]
         return tuple(_parse(part.strip(), item) for part in text.split(",")) if text else ()
     if hint is bool:
-        return {"true": True, "false": False}[text.lower()]
+        if text.lower() not in ("true", "false"):
+            raise ValueError
+        return text.lower() == "true"
     return hint(text) if hint in (int, float) else text
 
 

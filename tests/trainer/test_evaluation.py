@@ -131,6 +131,12 @@ def test_probabilities_are_averaged_over_windows_and_mirrored_views(flip: bool):
     np.testing.assert_array_equal(matrix.counts, wanted)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_of_equal_classes_the_first_is_taken(flip: bool):
+    predicted = segment(lambda x: torch.zeros(1, 11, 2, 2), Pictures()[0][0], CPU, options=EvaluationOptions(flip=flip))
+    assert not predicted.any()
+
+
 def test_one_picture_is_segmented_as_it_is_judged():
     network, pictures, matrix = lopsided(), Pictures(), ConfusionMatrix(11)
     options = EvaluationOptions(window=WINDOW, flip=True, scales=(1.0, 0.75), short_side=64)
