@@ -84,7 +84,7 @@ def resolve_recipe(recipe: _Recipe, options: dict[str, Any]) -> _Recipe:
     """
     if options["config"] is not None:
         recipe = override(recipe, read_toml(options["config"]))
-    recipe = override(recipe, parse_settings(recipe, options["settings"]))
+    recipe = override(recipe, parse_settings(options["settings"], type(recipe)))
     fields = recipe.__dataclass_fields__
     given = {name: value for name, value in options.items() if name in fields and value not in (None, ())}
     return override(recipe, given)
