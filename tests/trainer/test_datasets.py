@@ -1,80 +1,18 @@
-import shutil
+"""Pictures with one class each: folders and zip files."""
+
+import pickle
 import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader
 
 from bsdnet.errors import DatasetError
-from trainer.datasets.camvid import CamVid
-from trainer.datasets.imagenet import ZippedImages
-
-
-def test_camvid_pairs_pictures_with_labels(street_camvid: Path):
-    dataset = CamVid(street_camvid, "train")
-    assert len(dataset) == 12
-    for index in range(len(dataset)):
-        rgb, labels = dataset[index]
-        assert rgb.shape == (96, 128, 3)
-        assert rgb.dtype == labels.dtype == np.uint8
-        assert labels.shape == (96, 128)
-        assert set(np.unique(labels)) <= {*range(11), 255}
-    sky = dataset[0][1] == 0
-    assert dataset[0][0][sky][:, 2].mean() > dataset[0][0][sky][:, 0].mean()  # RGB: the sky is blue
-
-
-def test_camvid_drives(street_camvid: Path):
-    assert CamVid(street_camvid, "train").drives == ["A", "B"]
-    assert CamVid(street_camvid, "train", only=["B"]).drives == ["B"]
-    assert len(CamVid(street_camvid, "train", without=["B"])) == 6
-    assert len(CamVid(street_camvid, "trainval")) == 15
-    with pytest.raises(DatasetError, match="no drive X; its drives are A, B"):
-        CamVid(street_camvid, "train", without=["X"])
-    with pytest.raises(DatasetError, match="no pictures are left"):
-        CamVid(street_camvid, "val", without=["C"])
-
-
-def test_camvid_reports_what_is_missing(street_camvid: Path, tmp_path: Path):
-    with pytest.raises(DatasetError, match="train is missing"):
-        CamVid(tmp_path, "train")
-    shutil.copytree(street_camvid, tmp_path, dirs_exist_ok=True)
-    label = min((tmp_path / "valannot").iterdir())
-    label.unlink()
-    with pytest.raises(DatasetError, match=f"1 label files are missing, the first is .*{label.name}"):
-        CamVid(tmp_path, "val")
-    label.write_bytes(b"rubbish")
-    with pytest.raises(DatasetError, match=rf"{label.name} cannot be read"):
-        CamVid(tmp_path, "val")[0]
-    cv2.imwrite(str(label), np.full((96, 128), 12, np.uint8))
-    with pytest.raises(DatasetError, match="holds the label 12; expected class indices 0 to 10, and 11 for no class"):
-        CamVid(tmp_path, "val")[0]
-    cv2.imwrite(str(label), np.tile(np.uint8([10, 11, 255]), (96, 43))[:, :128])
-    assert set(np.unique(CamVid(tmp_path, "val")[0][1])) == {10, 255}
-    cv2.imwrite(str(label), np.zeros((10, 10), np.uint8))
-    with pytest.raises(DatasetError, match="shape"):
-        CamVid(tmp_path, "val")[0]
-    shutil.rmtree(tmp_path / "test")
-    (tmp_path / "test").mkdir()
-    with pytest.raises(DatasetError, match="holds no"):
-        CamVid(tmp_path, "test")
-
-
-@pytest.mark.data
-def test_camvid_as_published(data_dir: Path):
-    sizes = {split: len(CamVid(data_dir / "camvid", split)) for split in ("train", "val", "test", "trainval")}
-    assert sizes == {"train": 367, "val": 101, "test": 233, "trainval": 468}
-    rgb, labels = CamVid(data_dir / "camvid", "test")[0]
-    assert rgb.shape == (360, 480, 3)
-    assert (labels == 3).sum() > (labels == 2).sum() > 0  # more road than poles
-
-
-def zipped(path: Path, names: list[str], size: int = 8) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for number, name in enumerate(names):
-            picture = np.full((size, size, 3), number, np.uint8)
-            archive.writestr(name, cv2.imencode(".png", picture)[1].tobytes())
-    return path
+from tests.trainer import trees
+from tests.trainer.trees import zipped
+from trainer.datasets.imagenet import ImageFolder, ZippedImages
 
 
 def test_zipped_images_in_the_order_of_archives(tmp_path: Path):
@@ -94,17 +32,98 @@ def test_zipped_images_are_rgb(tmp_path: Path):
 
 
 def test_zipped_images_report_what_is_wrong(tmp_path: Path):
-    with pytest.raises(DatasetError, match="is missing"):
+    with pytest.raises(DatasetError, match=r"none\.zip is missing"):
         ZippedImages([tmp_path / "none.zip"])
     (tmp_path / "bad.zip").write_bytes(b"rubbish")
     with pytest.raises(DatasetError, match="no zip file"):
         ZippedImages([tmp_path / "bad.zip"])
     good = zipped(tmp_path / "a.zip", ["cat/0.png"])
-    with pytest.raises(DatasetError, match="do not have: cat"):
+    with pytest.raises(DatasetError, match="1 classes that the training pictures do not have: cat"):
         ZippedImages([good], ["dog"])
     with pytest.raises(DatasetError, match="one size"):
         ZippedImages([good, zipped(tmp_path / "b.zip", ["cat/1.png"], size=9)])
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("cat/0.png", b"rubbish")
-    with pytest.raises(DatasetError, match=r"cat/0\.png is no picture"):
+    with pytest.raises(DatasetError, match=r"cat/0\.png cannot be read as a picture"):
         ZippedImages([tmp_path / "c.zip"])
+    with pytest.raises(DatasetError, match=r"a folder for each class; found loose\.png outside of any"):
+        ZippedImages([zipped(tmp_path / "d.zip", ["loose.png"])])
+    with pytest.raises(DatasetError, match="a folder for each class; found no pictures"):
+        ZippedImages([zipped(tmp_path / "e.zip", [])])
+
+
+@pytest.fixture(params=["folder", "zip"])
+def image_root(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The same pictures in folders, and in zip files of which two belong together."""
+    root = trees.image_folder(tmp_path / "folders")
+    if request.param == "folder":
+        return root
+    for archive, names in (("train-0", ["n01/b.PNG", "n02/a.png"]), ("train-1", ["n01/c.png"]), ("val", ["n02/d.png"])):
+        with zipfile.ZipFile(tmp_path / f"{archive}.zip", "w") as opened:
+            for name in names:
+                opened.write(root / archive.partition("-")[0] / name, name)
+    return tmp_path
+
+
+def test_folders_and_zips_give_the_same_pictures(image_root: Path):
+    train = ImageFolder(image_root, "train")
+    val = ImageFolder(image_root, "val", train.classes)
+    assert train.classes == val.classes == ("n01", "n02")
+    names = [Path(train.name(index)).name for index in range(3)]
+    assert sorted(names) == ["a.png", "b.PNG", "c.png"]
+    for index, name in enumerate(names):
+        rgb, label = train[index]
+        number = ["a.png", "b.PNG", "c.png"].index(name)
+        np.testing.assert_array_equal(rgb, trees.picture(number, (10 + number, 12)))
+        assert label == train.labels[index] == (1 if name == "a.png" else 0)
+    assert (len(val), val[0][1]) == (1, 1)
+    for index in (-1, 3):
+        with pytest.raises(IndexError):
+            train[index]
+
+
+def test_each_process_opens_its_own_zip_files(image_root: Path):
+    images = ImageFolder(image_root, "train")
+    expected = [images[index] for index in range(3)]  # this process has them open when the workers start
+    copy = pickle.loads(pickle.dumps(images))
+    loaded = DataLoader(images, batch_size=None, num_workers=2)
+    for (rgb, label), (loaded_rgb, loaded_label), (copied, _) in zip(expected, loaded, copy, strict=True):
+        np.testing.assert_array_equal(rgb, loaded_rgb)
+        np.testing.assert_array_equal(rgb, copied)
+        assert label == loaded_label
+
+
+def test_image_folders_report_what_is_wrong(tmp_path: Path):
+    with pytest.raises(DatasetError, match=rf"neither the folder {tmp_path}/train nor .*train\*\.zip.*www\.image-net"):
+        ImageFolder(tmp_path, "train")
+    trees.write(tmp_path / "val" / "ILSVRC2012_val_00000001.png", trees.picture(0))
+    with pytest.raises(DatasetError, match="each class must have a folder of its own"):
+        ImageFolder(tmp_path, "val")
+    trees.image_folder(tmp_path)
+    with pytest.raises(DatasetError, match="val has 1 classes that the training pictures do not have: n02"):
+        ImageFolder(tmp_path, "val", ["n01"])
+    images = ImageFolder(tmp_path, "train")
+    (tmp_path / "train" / "n01" / "b.PNG").write_bytes(b"rubbish")
+    with pytest.raises(DatasetError, match=r"n01/b\.PNG cannot be read as a picture"):
+        images[0]
+    (tmp_path / "train" / "n01" / "b.PNG").unlink()
+    with pytest.raises(DatasetError, match=r"n01/b\.PNG cannot be read"):
+        images[0]
+
+
+def test_a_damaged_entry_of_a_zip_is_named(tmp_path: Path):
+    path = zipped(tmp_path / "train.zip", ["cat/0.png", "cat/1.png"])
+    whole = path.read_bytes()
+    place = whole.index(b"IDAT") + 8
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
+    images = ImageFolder(tmp_path, "train")
+    with pytest.raises(DatasetError, match=r"cat/0\.png cannot be read: Bad CRC"):
+        images[0]
+    assert images[1][0].max() == 1
+
+
+@pytest.mark.data
+def test_tiny_imagenet_is_read_from_its_zips(data_dir: Path):
+    val = ImageFolder(data_dir / "tiny-imagenet", "val")
+    assert val[0][0].shape == (64, 64, 3)
+    assert len(val.classes) > 100

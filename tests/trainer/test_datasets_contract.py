@@ -1,0 +1,120 @@
+"""What every segmentation data set must do, held over each of them."""
+
+import pickle
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Subset
+
+from bsdnet.classes import CAMVID_11, CLASS_SETS
+from tests.stream.media import numbered, write_clip
+from tests.trainer import trees
+from trainer.datasets.ade20k import ADE20K
+from trainer.datasets.camvid import CamVid, CamVidOriginal
+from trainer.datasets.cityscapes import Cityscapes
+from trainer.datasets.contract import LabelledImages
+from trainer.datasets.demo import DemoStreet
+from trainer.datasets.video import UnlabelledImages
+
+DRAWN: dict[str, Callable[[Path], LabelledImages]] = {
+    "cityscapes": lambda root: Cityscapes(root / "cityscapes", "trainval"),
+    "cityscapes-test": lambda root: Cityscapes(root / "cityscapes", "test"),
+    "camvid": lambda root: CamVid(root / "camvid", "trainval"),
+    "camvid-original": lambda root: CamVidOriginal(root / "camvid-original", "trainval"),
+    "ade20k": lambda root: ADE20K(root / "ade20k", "trainval"),
+    "demo": lambda _: DemoStreet("val", size=(96, 128)),
+    "unlabelled": lambda root: UnlabelledImages([root / "clip.mp4", root / "ade20k/images/training"], CAMVID_11),
+}
+REAL: dict[str, Callable[[Path], LabelledImages]] = {
+    "cityscapes": lambda root: Cityscapes(root / "cityscapes-sample", "trainval"),
+    "camvid": lambda root: CamVid(root / "camvid", "test"),
+    "ade20k": lambda root: ADE20K(root / "ade20k-sample", "val"),
+    "unlabelled": lambda root: UnlabelledImages([root / "video"], CAMVID_11, every=100),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, street_camvid: Path) -> Path:
+    """Every data set that can be drawn, each in a folder."""
+    folder = tmp_path_factory.mktemp("datasets")
+    (folder / "camvid").symlink_to(street_camvid)
+    trees.cityscapes(folder / "cityscapes")
+    trees.camvid_original(folder / "camvid-original")
+    trees.ade20k(folder / "ade20k")
+    write_clip(folder / "clip.mp4", [numbered(index) for index in range(6)])
+    return folder
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(DRAWN, name) for name in DRAWN] + [pytest.param((REAL, name), marks=pytest.mark.data) for name in REAL],
+    ids=lambda param: f"{'drawn' if param[0] is DRAWN else 'real'}-{param[1]}",
+)
+def dataset(request: pytest.FixtureRequest, root: Path) -> LabelledImages:
+    factories, name = request.param
+    return factories[name](root if factories is DRAWN else request.getfixturevalue("data_dir"))
+
+
+def some(dataset: LabelledImages) -> list[int]:
+    return sorted({0, len(dataset) // 2, len(dataset) - 1})
+
+
+def test_pairs_are_pictures_with_labels_of_the_class_set(dataset: LabelledImages):
+    assert CLASS_SETS[dataset.classes.name] is dataset.classes
+    for index in some(dataset):
+        rgb, labels = dataset[index]
+        assert rgb.dtype == labels.dtype == np.uint8
+        assert rgb.ndim == 3
+        assert rgb.shape == (*labels.shape, 3)
+        assert set(np.unique(labels)) <= {*range(len(dataset.classes)), 255}
+        assert rgb.flags.c_contiguous and labels.flags.c_contiguous
+        assert rgb.flags.writeable and labels.flags.writeable
+
+
+def test_the_same_index_gives_the_same_pair(dataset: LabelledImages):
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert len(copy) == len(dataset)
+    for index in some(dataset):
+        first = dataset[index]
+        for again in (dataset[index], copy[index]):
+            np.testing.assert_array_equal(again[0], first[0])
+            np.testing.assert_array_equal(again[1], first[1])
+        assert copy.name(index) == dataset.name(index)
+
+
+def test_a_pair_is_the_callers_own(dataset: LabelledImages):
+    rgb, labels = dataset[0]
+    before = rgb.copy(), labels.copy()
+    rgb[:], labels[:] = 0, 0
+    for array, expected in zip(dataset[0], before, strict=True):
+        np.testing.assert_array_equal(array, expected)
+
+
+def test_a_worker_process_reads_what_this_one_reads(dataset: LabelledImages):
+    expected = [dataset[index] for index in some(dataset)]  # this process has read already when the worker starts
+    loader = DataLoader(Subset(dataset, some(dataset)), batch_size=None, num_workers=1)
+    for (rgb, labels), pair in zip(loader, expected, strict=True):
+        np.testing.assert_array_equal(rgb, pair[0])
+        np.testing.assert_array_equal(labels, pair[1])
+
+
+def test_names_tell_pairs_apart(dataset: LabelledImages):
+    names = [dataset.name(index) for index in range(len(dataset))]
+    assert len(set(names)) == len(dataset) > 0
+
+
+def test_the_pictures_differ(dataset: LabelledImages):
+    pictures = [dataset[index][0] for index in some(dataset)]
+    for one, other in pairwise(pictures):
+        assert one.shape != other.shape or (one != other).any()
+
+
+def test_there_is_nothing_before_the_first_and_after_the_last(dataset: LabelledImages):
+    for index in (-1, len(dataset)):
+        with pytest.raises(IndexError):
+            dataset[index]
+        with pytest.raises(IndexError):
+            dataset.name(index)

@@ -1,0 +1,74 @@
+"""Small data sets on disk, in the layouts of the published ones."""
+
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+SIZE = (24, 32)
+
+
+def picture(number: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """A picture that differs from that of any other number, `(H, W, 3)` uint8."""
+    return np.random.default_rng(number).integers(0, 256, (*size, 3), np.uint8)
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    """Write RGB pictures, or label maps, as OpenCV knows the format by its ending."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), pixels[:, :, ::-1] if pixels.ndim == 3 else pixels)
+    return path
+
+
+def cityscapes(root: Path) -> Path:
+    """Two cities to train on, one each to judge by and to be tested on."""
+    for split, cities in (("train", ("aachen", "bochum")), ("val", ("lindau",)), ("test", ("berlin",))):
+        for city in cities:
+            for number in range(2):
+                stem = f"{city}_{number:06d}_000019"
+                pixels = picture(ord(city[0]) + number)
+                write(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", pixels)
+                labels = np.arange(np.prod(SIZE), dtype=np.uint8).reshape(SIZE) % 34
+                write(root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png", labels)
+                write(root / "gtFine" / split / city / f"{stem}_gtFine_color.png", picture(7))
+    return root
+
+
+def camvid_original(root: Path) -> Path:
+    """One picture of each kind of frame that the split tells apart, with labels of three colours."""
+    names = ("0001TP_008520", "0001TP_008550", "0006R0_f00930", "0016E5_07920", "0016E5_07959", "Seq05VD_f00000")
+    for number, name in enumerate(names):
+        labels = np.zeros((*SIZE, 3), np.uint8)
+        labels[:8], labels[8:16] = (128, 128, 128), (128, 0, 192)  # sky, a lane marking, and void
+        write(root / "701_StillsRaw_full" / f"{name}.png", picture(number))
+        write(root / "LabeledApproved_full" / f"{name}_L.png", labels)
+    return root
+
+
+def ade20k(root: Path) -> Path:
+    """Four pictures of two sizes with all values that labels may have."""
+    for part, folder, count in (("train", "training", 2), ("val", "validation", 2)):
+        for number in range(1, count + 1):
+            size = (24 + number, 32)
+            name = f"ADE_{part}_{number:08d}"
+            write(root / "images" / folder / f"{name}.jpg", picture(number, size))
+            labels = np.arange(np.prod(size)).reshape(size) % 151
+            write(root / "annotations" / folder / f"{name}.png", labels.astype(np.uint8))
+    return root
+
+
+def image_folder(root: Path) -> Path:
+    """Two classes of pictures of different sizes, one class with a picture to judge by."""
+    for number, name in enumerate(("train/n02/a.png", "train/n01/b.PNG", "train/n01/c.png", "val/n02/d.png")):
+        write(root / name, picture(number, (10 + number, 12)))
+    return root
+
+
+def zipped(path: Path, names: list[str], size: int = 8) -> Path:
+    """A zip file of grey pictures, each as bright as its number in `names`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, name in enumerate(names):
+            grey = np.full((size, size, 3), number, np.uint8)
+            archive.writestr(name, cv2.imencode(".png", grey)[1].tobytes())
+    return path
