@@ -81,7 +81,7 @@ class SIDM(nn.Module):
     def _compare_features(self, student: TrainingOutput, teacher: TeacherOutput) -> Tensor:
         own, taught = (student.stage3, student.stage4, student.decoder), teacher[:3]
         losses: list[Tensor] = [
-            _PictureByPicture.apply(projection(a.float()), b.detach(), self.temperature)
+            _PictureByPicture.apply(projection(a.float()), b.detach(), self.temperature)  # type: ignore[no-untyped-call]
             for projection, a, b in zip(self.projections, own, taught, strict=True)
         ]
         return torch.stack(losses).mean()
@@ -111,7 +111,7 @@ class _PictureByPicture(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         (gradient,) = ctx.saved_tensors
         return upstream * gradient, None, None
@@ -132,7 +132,7 @@ def align_statistics(student: Tensor, teacher: Tensor, eps: float = 1e-5) -> Ten
     normalized = F.layer_norm(own, own.shape[2:], eps=eps)  # over space; on a CPU var_mean takes ten times as long
     mean = taught.mean(2, keepdim=True)
     deviation = ((taught - mean).square().mean(2, keepdim=True) + eps).sqrt()
-    return torch.addcmul(mean, normalized, deviation).unflatten(2, student.shape[2:])
+    return torch.addcmul(mean, normalized, deviation).view(student.shape)
 
 
 def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
