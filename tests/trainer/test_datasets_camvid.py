@@ -123,11 +123,11 @@ def test_the_original_says_what_is_wrong(tmp_path: Path):
     root = trees.camvid_original(tmp_path)
     label = root / "LabeledApproved_full" / "0016E5_07959_L.png"
     trees.write(label, np.zeros(trees.SIZE, np.uint8))
-    with pytest.raises(DatasetError, match="must be a colour picture of 8 bits.*480x360 form"):
+    with pytest.raises(DatasetError, match=r"must be a colour picture of 8 bits.*480x360 form"):
         CamVidOriginal(root, "val")[0]
     label.unlink()
     (root / "701_StillsRaw_full" / "0016E5_07959.png").unlink()
-    with pytest.raises(DatasetError, match="no picture of .*701_StillsRaw_full belongs to val"):
+    with pytest.raises(DatasetError, match=r"no picture of .*701_StillsRaw_full belongs to val"):
         CamVidOriginal(root, "val")
     for folder, ending in (("701_StillsRaw_full", ""), ("LabeledApproved_full", "_L")):
         trees.write(root / folder / f"holiday{ending}.png", np.zeros((*trees.SIZE, 3), np.uint8))

@@ -1,6 +1,7 @@
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -56,9 +57,8 @@ def test_each_index_gives_the_frame_that_playing_gives(tmp_path: Path, motion: l
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     assert sum(packet.is_keyframe for packet in packets) > 2
-    assert ("keyframes" in name or "intra" in name) == all(
-        a.pts < b.pts for a, b in zip(packets, packets[1:], strict=False)
-    )
+    reordered = any(one.pts > other.pts for one, other in pairwise(packets))
+    assert reordered == ("b-frames" in name or "open-gop" in name)
     expected = played(path)
     assert len(expected) == NUM_FRAMES
     dataset = UnlabelledImages([path], CAMVID_11)
@@ -149,11 +149,11 @@ def test_what_is_wrong_is_said(tmp_path: Path, footage: Path):
         with pytest.raises(DatasetError, match=re.escape(f"there is no video, picture or folder {tmp_path}/{missing}")):
             UnlabelledImages([tmp_path / missing], CAMVID_11)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="empty holds neither pictures .* nor videos"):
+    with pytest.raises(DatasetError, match=r"empty holds neither pictures .* nor videos"):
         UnlabelledImages([tmp_path / "empty"], CAMVID_11)
     whole = (footage / "clips" / "a.mp4").read_bytes()
     (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])  # its index, at the end, is not there
-    with pytest.raises(DatasetError, match=r"cut\.mp4 is not a video that can be read"):
+    with pytest.raises(DatasetError, match=r"cut\.mp4 has no video stream .* cut off"):
         UnlabelledImages([tmp_path / "cut.mp4"], CAMVID_11)
     with av.open(str(tmp_path / "sound.wav"), "w") as output:
         stream = output.add_stream("pcm_s16le", rate=8000)

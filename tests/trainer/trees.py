@@ -52,7 +52,7 @@ def ade20k(root: Path) -> Path:
         for number in range(1, count + 1):
             size = (24 + number, 32)
             name = f"ADE_{part}_{number:08d}"
-            write(root / "images" / folder / f"{name}.jpg", picture(number, size))
+            write(root / "images" / folder / f"{name}.jpg", picture(len(folder) + number, size))
             labels = np.arange(np.prod(size)).reshape(size) % 151
             write(root / "annotations" / folder / f"{name}.png", labels.astype(np.uint8))
     return root

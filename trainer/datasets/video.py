@@ -207,7 +207,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
             return stream
-    raise DatasetError(f"{path} has no video stream that can be decoded")
+    raise DatasetError(f"{path} has no video stream that can be decoded: it is no video, or it is cut off")
 
 
 def _decode_from(container: InputContainer, stream: VideoStream, time: int | None) -> Iterator[VideoFrame]:
