@@ -34,7 +34,7 @@ from trainer.recipes import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER
 from trainer.report import evaluate_weights
 from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
-from trainer.segmentation import SegmentationTask
+from trainer.segmentation import SegmentationData, SegmentationTask
 from trainer.teacher import load_teacher, read_class_mapping
 from trainer.trainees import CONFIGS, build_future_teacher, build_student
 
@@ -183,6 +183,7 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
     with connect(options["device"]) as (processes, device):
         data = open_data(options["dataset"], options["data_dir"], options["train_split"], options["hold_out"])
         recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options)
+        data = _described(data, options, "pretrained")
         folder = make_folder(options, processes)
         trainee = build_future_teacher(recipe, data.train.classes, pretrained=options["pretrained"])
         workers = _workers(options, device)
@@ -219,6 +220,7 @@ def _train(options: dict[str, Any]) -> None:
         data = open_data(name, options["data_dir"], options["train_split"], options["hold_out"], options["initial"])
         base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
         recipe = with_teachers(resolve_recipe(base, options), name)
+        data = _described(data, options, "pretrained", "initial", "teacher_classes")
         found = None
         if recipe.distill != "none":
             mapping = options["teacher_classes"] and read_class_mapping(options["teacher_classes"])
@@ -253,6 +255,12 @@ def _evaluate(options: dict[str, Any]) -> None:
         )  # fmt: skip
         if processes.is_main:
             click.echo(json.dumps(report.as_dict(), indent=2) if options["as_json"] else report.as_table())
+
+
+def _described(data: SegmentationData, options: dict[str, Any], *names: str) -> SegmentationData:
+    """Add to what a run is resumed under the files that it starts from, by name: they may lie elsewhere by then."""
+    files = {name: options[name] and Path(options[name]).name for name in names}
+    return replace(data, description={**data.description, **files})
 
 
 def _workers(options: dict[str, Any], device: torch.device) -> int:

@@ -52,7 +52,7 @@ class Report:
             name: evaluation_as_dict(part, self.classes, 0)["miou"] for name, part in self.by_group.items() if name
         }
         head: dict[str, object] = {"dataset": self.dataset, "split": self.split}
-        return head | evaluation_as_dict(self.matrix, self.classes, self.images) | {"miou_by_group": groups}
+        return head | evaluation_as_dict(self.matrix, self.classes, self.images) | {"miou_by_recording": groups}
 
 
 @dataclass(frozen=True, kw_only=True)

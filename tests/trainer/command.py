@@ -11,7 +11,7 @@ from trainer.main import main
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--distill", "none", "--batch-size", "2", "--crop-size", "64x64", "--epochs", "2", "--save-every", "3"]
-SMALL += ["--eval-every", "4"]
+SMALL += ["--eval-every", "4", "--set", "train_size=128x96"]
 
 
 class Result(NamedTuple):

@@ -15,7 +15,9 @@ from bsdnet.checkpoint import save_backbone
 from bsdnet.modeling import BSDNet
 from tests.trainer.command import ROOT, SMALL, run, train
 from tests.trainer.test_datasets import zipped
+from trainer.engine import LoopOptions
 from trainer.main import main
+from trainer.objective import SegmentationObjective
 from trainer.recipes import CAMVID_360, TINY_IMAGENET
 from trainer.segmentation import SegmentationTask
 from trainer.trainees import CONFIGS
@@ -87,16 +89,16 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
     def install(*numbers: int) -> None:
         calls = []
-        loss = SegmentationTask.loss
+        forward = SegmentationObjective.forward
 
-        def interrupted(task: SegmentationTask, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        def interrupted(objective: SegmentationObjective, *arguments: torch.Tensor) -> dict[str, torch.Tensor]:
             calls.append(None)
             if len(calls) == 5:
                 for number in numbers:
                     os.kill(os.getpid(), number)
-            return loss(task, images, targets)
+            return forward(objective, *arguments)
 
-        monkeypatch.setattr(SegmentationTask, "loss", interrupted)
+        monkeypatch.setattr(SegmentationObjective, "forward", interrupted)
 
     return install
 
@@ -141,17 +143,17 @@ class Stopped(Exception):
 
 
 @pytest.fixture
-def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SegmentationTask, dict[str, object]]]:
+def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SegmentationTask, LoopOptions]]:
     """Run the command up to the training; give the task and how it would be trained."""
     seen = []
 
-    def begin(task: SegmentationTask, folder: Path, **options: object) -> None:
+    def begin(task: SegmentationTask, folder: Path, options: LoopOptions, **_: object) -> None:
         seen.append((task, options))
         raise Stopped
 
-    monkeypatch.setattr("trainer.main.train", begin)
+    monkeypatch.setattr("trainer.run.Loop", begin)
 
-    def command(*arguments: object) -> tuple[SegmentationTask, dict[str, object]]:
+    def command(*arguments: object) -> tuple[SegmentationTask, LoopOptions]:
         with pytest.raises(Stopped):
             main([str(argument) for argument in arguments])
         return seen[-1]
@@ -162,35 +164,46 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SegmentationTa
 def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: Callable[..., tuple]):
     arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--distill", "none", "--output"]
     task, options = begun(*arguments, tmp_path / "plain")
-    assert task.recipe == CAMVID_360
-    assert (task._train.drives, task._val.drives, task._workers) == (["A", "B"], ["C"], 0)
-    assert (options["resume"], options["eval_every"], options["save_every"]) == (False, 18, 200)  # 180 iterations
+    assert task.recipe == replace(CAMVID_360, distill="none")
+    assert (task._data.train.drives, task._data.val.drives, task._workers) == (["A", "B"], ["C"], 0)
+    assert (options.resume, options.eval_every, options.save_every) == (False, 18, 200)  # 180 iterations
     backbone = tmp_path / "backbone.safetensors"
     save_backbone(backbone, BSDNet(CONFIGS["b"]).backbone, "bsdnet_b")
     task, options = begun(
         *arguments, tmp_path / "all", "--model", "b", "--epochs", 7, "--batch-size", 3, "--lr", 0.25, "--seed", 5,
-        "--crop-size", "96x64", "--color-jitter", 0.1, "--workers", 1, "--pretrained", backbone,
+        "--crop-size", "96x64", "--color-jitter", 0.1, "--set", "theta=1.25", "--set", "lr=9",
+        "--ema-decay", 0.5, "--workers", 1, "--pretrained", backbone,
         "--train-split", "trainval", "--hold-out", "A", "--eval-every", 11, "--save-every", 13,
     )  # fmt: skip
     assert task.recipe == replace(
-        CAMVID_360, model="b", epochs=7, batch_size=3, lr=0.25, seed=5, crop_size=(64, 96), color_jitter=0.1
+        CAMVID_360,
+        model="b",
+        epochs=7,
+        batch_size=3,
+        lr=0.25,
+        seed=5,
+        crop_size=(64, 96),
+        color_jitter=0.1,
+        distill="none",
+        theta=1.25,
+        ema_decay=0.5,
     )
-    assert (task._train.drives, task._val.drives, task._workers) == (["B", "C"], ["A"], 1)
-    assert (options["eval_every"], options["save_every"]) == (11, 13)
+    assert (task._data.train.drives, task._data.val.drives, task._workers) == (["B", "C"], ["A"], 1)
+    assert (options.eval_every, options.save_every) == (11, 13)
     assert task.description["pretrained"] == backbone.name
     recipe = json.loads((tmp_path / "all" / "run.json").read_text())
     assert (recipe["train_split"], recipe["hold_out"], recipe["pretrained"]) == ("trainval", "A", backbone.name)
     task, _ = begun(*arguments, tmp_path / "trainval", "--train-split", "trainval")
-    assert (task._train.drives, task._val.drives) == (["A", "B", "C"], ["C"])
+    assert (task._data.train.drives, task._data.val.drives) == (["A", "B", "C"], ["C"])
 
 
 def test_pretraining_learns_from_train_and_is_judged_by_val(tmp_path: Path, begun: Callable[..., tuple]):
     for name, count in (("train-0.zip", 4), ("train-1.zip", 3), ("val.zip", 2)):
         zipped(tmp_path / name, [f"{kind}/{i}.png" for kind in "ab" for i in range(count)], size=64)
     task, _ = begun("pretrain", "--data-dir", tmp_path, "--output", tmp_path / "run", "--model", "b", "--epochs", 3)
-    assert (len(task._train), len(task._val)) == (14, 4)
+    assert (len(task._data), len(task._data._val)) == (14, 4)
     assert task.recipe == replace(TINY_IMAGENET, model="b", epochs=3)
-    assert task.model.linear.in_features == CONFIGS["b"].channels[3]
+    assert task.network.linear.in_features == CONFIGS["b"].channels[3]
 
 
 def test_a_held_out_drive_is_evaluated_and_not_trained_on(street_camvid: Path, tmp_path: Path):

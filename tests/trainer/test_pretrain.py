@@ -1,17 +1,23 @@
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from bsdnet.checkpoint import load_backbone
+from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import Backbone
 from tests.trainer.test_datasets import zipped
 from tests.trainer.tiny import TINY
 from trainer.datasets.imagenet import ZippedImages
-from trainer.pretrain import Classifier, PretrainTask, random_resized_crop
-from trainer.recipes import TINY_IMAGENET
+from trainer.distributed import Processes
+from trainer.monitor import RunMonitor
+from trainer.pretrain import Classifier, PretrainTask, build_classifier
+from trainer.pretrain_data import ImagesInFiles, ImagesInMemory, open_images, random_crop, random_resized_crop
+from trainer.recipes import TINY_IMAGENET, PretrainRecipe
+from trainer.sampling import PositionSampler
 
 CPU = torch.device("cpu")
 
@@ -57,8 +63,21 @@ def test_a_view_has_its_part_of_the_area_and_lies_anywhere():
         assert center.max() > 37
 
 
+ALONE = Processes()
+RECIPE = replace(TINY_IMAGENET, epochs=2, batch_size=4, precision="fp32")
+
+
+def make(images: ZippedImages, recipe: PretrainRecipe = RECIPE, processes: Processes = ALONE) -> PretrainTask:
+    return PretrainTask(recipe, ImagesInMemory(images, images), CPU, processes=processes)
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> RunMonitor:
+    return RunMonitor(tmp_path, 1, 0, 2, CPU, enabled=False, tensorboard=False)
+
+
 def test_batches_depend_on_the_iteration_alone(images: ZippedImages):
-    task = PretrainTask(TINY, replace(TINY_IMAGENET, epochs=2, batch_size=4), images, images, CPU)
+    task = make(images)
     whole, rest = list(task.batches(0)), list(task.batches(3))
     assert len(whole) == 6
     for (pictures, classes), (again, classes_again) in zip(whole[3:], rest, strict=True):
@@ -67,44 +86,133 @@ def test_batches_depend_on_the_iteration_alone(images: ZippedImages):
     assert sorted(np.concatenate([classes.numpy() for _, classes in whole[:3]])) == [0] * 6 + [1] * 6
 
 
-def test_each_iteration_and_each_seed_crops_in_its_own_way(images: ZippedImages):
+def test_each_iteration_each_seed_and_each_process_crops_in_its_own_way(images: ZippedImages):
     images.images[:] = np.arange(64, dtype=np.uint8)[None, :, None, None]  # all alike: order plays no part
     batches = []
     for seed in (0, 1):
-        recipe = replace(TINY_IMAGENET, epochs=2, batch_size=6, seed=seed)
-        batches += [pictures for pictures, _ in PretrainTask(TINY, recipe, images, images, CPU).batches(0)]
-    assert len({pictures.numpy().tobytes() for pictures in batches}) == 8
+        for rank in (0, 1):
+            task = make(images, replace(RECIPE, batch_size=6, seed=seed), Processes(rank=rank, count=2))
+            batches += [pictures for pictures, _ in task.batches(0)]
+    assert len({pictures.numpy().tobytes() for pictures in batches}) == len(batches) == 16
+
+
+def loss(task: PretrainTask, pictures: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    return task.objective(pictures, classes, task.count(classes))["loss"]
+
+
+def always(task: PretrainTask, bias: list[float]) -> None:
+    """Make the classifier give the same logits for every picture."""
+    with torch.no_grad():
+        task.network.linear.weight.zero_()
+        task.network.linear.bias.copy_(torch.tensor(bias))
 
 
 def test_the_loss_is_smoothed(images: ZippedImages):
-    recipe = replace(TINY_IMAGENET, epochs=1, batch_size=8, label_smoothing=0.3)
-    task = PretrainTask(TINY, recipe, images, images, CPU)
+    task = make(images, replace(RECIPE, batch_size=8, label_smoothing=0.3))
     pictures, classes = next(iter(task.batches(0)))
-    with torch.no_grad():
-        task.model.linear.weight.zero_()
-        task.model.linear.bias.copy_(torch.tensor([0.0, 2.0]))
+    always(task, [0.0, 2.0])
     log_p = torch.tensor([0.0, 2.0]).log_softmax(0)
     expected = -0.7 * log_p[classes].mean() - 0.3 * log_p.mean()
-    assert task.loss(pictures, classes).item() == pytest.approx(expected.item(), rel=1e-2)  # bf16
+    assert loss(task, pictures, classes).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_share_of_a_step_counts_as_its_share(images: ZippedImages):
+    """Two halves, divided by the count of the whole batch, add up to its loss."""
+    task = make(images)
+    task.network.eval()
+    pictures, classes = next(iter(task.batches(0)))
+    whole = loss(task, pictures, classes)
+    halves = [
+        task.objective(some, some_classes, task.count(classes))["loss"]
+        for some, some_classes in zip(pictures.split([1, 3]), classes.split([1, 3]), strict=True)
+    ]
+    torch.testing.assert_close(sum(halves), whole)
 
 
 def test_the_classifier_averages_over_space():
-    model = Classifier(TINY, 5).eval()
+    model = Classifier(TINY, 5, "bsdnet_s").eval()
     x = torch.randn(2, 3, 64, 96)
     expected = model.linear(model.backbone(x).stage4.flatten(2).mean(2))
     torch.testing.assert_close(model(x), expected)
 
 
-def test_accuracy_counts_right_answers(images: ZippedImages):
-    task = PretrainTask(TINY, replace(TINY_IMAGENET, epochs=1, batch_size=8), images, images, CPU)
-    task.model.eval()
-    with torch.no_grad():
-        task.model.linear.weight.zero_()
-        task.model.linear.bias.copy_(torch.tensor([0.0, 1.0]))
-    assert task.evaluate() == 0.5
+def test_accuracy_counts_right_answers(images: ZippedImages, monitor: RunMonitor):
+    task = make(images, replace(RECIPE, batch_size=8))
+    task.network.eval()
+    always(task, [0.0, 1.0])
+    assert task.evaluate(task.network, monitor) == 0.5
 
 
 def test_the_backbone_is_kept(images: ZippedImages, tmp_path: Path):
-    task = PretrainTask(TINY, replace(TINY_IMAGENET, epochs=1, batch_size=8), images, images, CPU)
-    task.save_weights(tmp_path / "backbone.safetensors")
+    task = make(images)
+    task.save_weights(task.network, tmp_path / "backbone.safetensors")
     load_backbone(tmp_path / "backbone.safetensors", Backbone(TINY))
+
+
+def test_a_name_that_is_no_network_is_refused():
+    with pytest.raises(ConfigError, match="model must be s or b for a student, got 'xl'"):
+        build_classifier("xl", 5)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Pictures of many sizes in folders of classes, whose colours say their class."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        for label, kind in enumerate("ab"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for number in range(count):
+                height, width = rng.integers(60, 200, 2)
+                picture = np.full((height, width, 3), 50 + 100 * label, np.uint8)
+                cv2.imwrite(str(tmp_path / split / kind / f"{number}.JPEG"), picture)
+    return tmp_path
+
+
+def test_pictures_in_files_are_cropped_to_one_size(folders: Path):
+    data = open_images(folders, workers=0)
+    assert isinstance(data, ImagesInFiles)
+    assert (len(data), data.classes) == (16, ("a", "b"))
+    recipe = replace(RECIPE, image_size=48)
+    for workers in (0, 1):
+        data = open_images(folders, workers)
+        sampler = PositionSampler(16, 4, seed=0, start=0, stop=8)
+        batches = list(data.train(recipe, sampler, 0, CPU))
+        assert len(batches) == 8
+        for pictures, classes in batches:
+            assert pictures.shape == (4, 3, 48, 48)
+            assert pictures.is_contiguous(memory_format=torch.channels_last)
+            bright = pictures.mean((1, 2, 3)) > 0  # 150 is above ImageNet's mean, 50 is below
+            assert torch.equal(bright.long(), classes)
+    judged = list(data.val(recipe, CPU, Processes()))
+    assert sum(len(classes) for _, classes in judged) == 6
+    assert {tuple(pictures.shape[1:]) for pictures, _ in judged} == {(3, 48, 48)}
+    shares = [list(data.val(recipe, CPU, Processes(rank=rank, count=2))) for rank in (0, 1)]
+    assert [sum(len(classes) for _, classes in share) for share in shares] == [3, 3]
+
+
+def test_small_pictures_in_archives_are_held_in_memory(tmp_path: Path):
+    for name in ("train-0.zip", "train-1.zip", "val.zip"):
+        zipped(tmp_path / name, [f"{kind}/{i}.png" for kind in "ab" for i in range(4)], size=64)
+    data = open_images(tmp_path, workers=0)
+    assert isinstance(data, ImagesInMemory)
+    assert len(data) == 16
+
+
+def test_a_random_crop_shows_a_part_in_its_place():
+    """A picture of its own coordinates: what a crop shows is a rectangle of it, perhaps mirrored."""
+    y, x = np.mgrid[:120, :200].astype(np.uint8)
+    picture = np.stack([x, y, x], -1)
+    flipped, areas = 0, []
+    for seed in range(60):
+        crop = random_crop(picture, 32, 0.2, np.random.default_rng(seed)).astype(int)
+        assert crop.shape == (32, 32, 3)
+        columns, rows = crop[16, :, 0], crop[:, 16, 1]
+        flipped += columns[0] > columns[-1]
+        areas.append(abs(columns[-1] - columns[0]) * (rows[-1] - rows[0]) / (120 * 200))
+        assert (np.diff(rows) >= 0).all()
+        assert (np.diff(columns) >= 0).all() or (np.diff(columns) <= 0).all()
+    assert 15 < flipped < 45
+    assert min(areas) > 0.15
+    assert max(areas) > 0.6
+    again = random_crop(picture, 32, 0.2, np.random.default_rng(3))
+    np.testing.assert_array_equal(again, random_crop(picture, 32, 0.2, np.random.default_rng(3)))
