@@ -89,6 +89,7 @@ def test_other_processes_than_the_main_one_are_silent(
     ):
         make_steps(run, clock, 50)
         run.log_line()
+        assert not run.draws_pictures
         with run.paused():
             run.evaluation(0.5, {"sky": 0.5})
             run.pictures(np.zeros((1, 8, 8, 3), np.uint8), *np.zeros((2, 1, 8, 8), np.uint8), CLASSES)
@@ -184,6 +185,7 @@ def test_pictures_show_input_labels_and_prediction(tmp_path: Path):
     rgb = [rng.integers(0, 256, size, np.uint8) for size in ((6, 8, 3), (8, 6, 3))]
     labels, predicted = ([rng.integers(0, 2, image.shape[:2], np.uint8) for image in rgb] for _ in range(2))
     with monitor(tmp_path, tensorboard=True, start=7) as run:
+        assert run.draws_pictures
         run.pictures(rgb, labels, predicted, CLASSES)
     shown = curves(tmp_path)
     assert sorted(shown) == ["pictures/0", "pictures/1"]

@@ -151,6 +151,19 @@ def test_what_a_run_wrote_makes_the_same_recipe_of_any_other(tmp_path: Path, bas
     assert override(RECIPES[base], read_toml(tmp_path / "recipe.toml")) == RECIPES[name]
 
 
+def as_text(name: str, value: object) -> str:
+    if name in ("crop_size", "train_size"):
+        return f"{value[1]}x{value[0]}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_field_can_be_set_on_the_command_line(name: str):
+    recipe = RECIPES[name]
+    texts = [f"{field.name}={as_text(field.name, getattr(recipe, field.name))}" for field in fields(recipe)]
+    assert parse_settings(texts, type(recipe)) == vars(recipe)
+
+
 def test_every_kind_of_value_survives_the_file(tmp_path: Path):
     names = ('a "quoted" \\ name', "two\nlines\t\x01\x7f", "Straße 🚦", "")
     recipe = replace(CAMVID_360, teachers=names, theta=1e-7, lr=1e22, channels_last=False, dasp_rates=())
