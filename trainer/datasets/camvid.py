@@ -1,4 +1,4 @@
-"""CamVid: five drives through Cambridge, 11 classes, in the two forms in which it is published."""
+"""CamVid: four drives through Cambridge, 11 classes, in the two forms in which it is published."""
 
 import re
 from collections.abc import Collection
@@ -106,8 +106,8 @@ class CamVidOriginal(_CamVidDrives):
         root: the data set's folder.
         split: `train` (367 pictures), `val` (101), `test` (233) or `trainval`.
         finer: what becomes of the 20 classes that are finer than the 11, such as lane markings, walls and trucks:
-            `merged` counts each to one of the 11, as SegNet does; `ignored` makes them 255, as DDRNet and PIDNet do,
-            whose numbers of mIoU at 960x720 are therefore higher.
+            `merged` counts each to one of the 11, as SegNet does; `ignored` makes them 255, as PIDNet and DDRNet do.
+            A mIoU is comparable only with one of the same choice.
         only: drives to keep, such as `0001TP`; None keeps all.
         without: drives to leave out.
 
