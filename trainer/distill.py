@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bsdnet.classes import IGNORE_INDEX
 from bsdnet.modeling.bsdnet import TrainingOutput
-from trainer.teacher import TeacherChannels, TeacherOutput
+from trainer.teacher import TeacherChannels, TeacherOutput, resize
 
 
 class DistillationLosses(NamedTuple):
@@ -73,7 +73,7 @@ class SIDM(nn.Module):
                 cwd = self._compare_features(student, teacher)
             if self.logits:
                 size = (student.logits.shape[2], student.logits.shape[3])
-                targets = _resize(teacher.logits.detach().float(), size)
+                targets = resize(teacher.logits.detach().float(), size)
                 positions = labels_at_stride8(labels, size)
                 ofa = ofa_loss(student.logits, targets, positions, theta=self.theta, num_valid=num_valid)
         return DistillationLosses(cwd, ofa)
@@ -103,7 +103,7 @@ class _PictureByPicture(torch.autograd.Function):
             with torch.enable_grad():
                 own = student[index : index + 1].detach().requires_grad_()
                 # The 1x1 projection and the resize commute, so the smaller map was projected.
-                aligned = align_statistics(_resize(own, (taught.shape[2], taught.shape[3])), taught)
+                aligned = align_statistics(resize(own, taught.shape[2:]), taught)
                 part = channel_wise_distillation(aligned, taught, temperature) / len(student)
             (gradient[index : index + 1],) = torch.autograd.grad(part, own)
             loss += part.detach()
@@ -194,9 +194,3 @@ def labels_at_stride8(labels: Tensor, size: tuple[int, int]) -> Tensor:
     """
     planes = labels[:, None].float()  # exact: classes are far below 2^24
     return F.interpolate(planes, size=size, mode="nearest-exact")[:, 0].long()
-
-
-def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    if maps.shape[2:] == size:
-        return maps
-    return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

@@ -3,7 +3,7 @@
 Source: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segmentation with Transformers", 2021.
 """
 
-import importlib.util
+import logging
 import shutil
 import tempfile
 from pathlib import Path
@@ -31,14 +31,22 @@ _DEPTHS = {
 }
 
 
-def require_transformers() -> None:
-    """Say how to install transformers where it is missing.
+def import_transformers() -> Any:  # noqa: ANN401 - an optional package
+    """Import transformers, and keep its messages and progress bars out of the run's own.
 
     Raises:
-        TrainingError: it is missing.
+        TrainingError: it is missing, or cannot be imported.
     """
-    if importlib.util.find_spec("transformers") is None:
-        raise TrainingError("SegFormer needs the package transformers: pip install 'bsdnet[train]'")
+    try:
+        import transformers
+    except ImportError as error:
+        raise TrainingError(
+            f"SegFormer needs the package transformers ({error}): pip install 'bsdnet[train]'"
+        ) from error
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    return transformers
 
 
 def segformer_config(variant: str, num_classes: int) -> "SegformerConfig":
@@ -50,10 +58,7 @@ def segformer_config(variant: str, num_classes: int) -> "SegformerConfig":
     """
     if variant not in VARIANTS:
         raise ConfigError(f"no SegFormer {variant!r}; expected one of {', '.join(VARIANTS)}")
-    require_transformers()
-    from transformers import SegformerConfig
-
-    return SegformerConfig(
+    return import_transformers().SegformerConfig(
         num_labels=num_classes,
         hidden_sizes=list(_WIDTHS.get(variant, (64, 128, 320, 512))),
         depths=list(_DEPTHS[variant]),
@@ -77,9 +82,7 @@ class SegFormerClassifier(nn.Module):
     def __init__(self, variant: str, num_classes: int) -> None:
         super().__init__()
         config = segformer_config(variant, num_classes)
-        from transformers import SegformerForImageClassification
-
-        self.network = SegformerForImageClassification(config)
+        self.network = import_transformers().SegformerForImageClassification(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised pictures `(B, 3, H, W)` to logits `(B, num_classes)`."""
@@ -132,9 +135,7 @@ class SegFormerSegmenter(nn.Module):
         config = segformer_config(variant, len(classes))
         config.id2label = dict(enumerate(classes.names))
         config.label2id = {name: index for index, name in enumerate(classes.names)}
-        from transformers import SegformerForSemanticSegmentation
-
-        self.network = SegformerForSemanticSegmentation(config)
+        self.network = import_transformers().SegformerForSemanticSegmentation(config)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised pictures `(B, 3, H, W)` to logits `(B, num_classes, H/4, W/4)`."""
@@ -158,7 +159,11 @@ class SegFormerSegmenter(nn.Module):
         try:
             self.network.segformer.load_state_dict(encoder.state_dict(), strict=True)
         except RuntimeError as error:
-            raise TrainingError(f"the encoder {name} is not that of the model: it has another shape") from error
+            config = encoder.config
+            raise TrainingError(
+                f"the encoder {name} has another shape than the model: {config.depths} blocks of {config.hidden_sizes} "
+                "channels; pass a --pretrained of the same variant"
+            ) from error
 
     def save(self, folder: Path) -> None:
         """Write a folder that `trainer.teacher.load_teacher` and transformers read.
@@ -179,21 +184,22 @@ def load_pretrained(kind: str, name: str) -> Any:  # noqa: ANN401 - transformers
     Raises:
         TrainingError: transformers is not installed, or the model cannot be found, read, or is another one.
     """
-    require_transformers()
-    import transformers
-
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers = import_transformers()
+    is_folder = Path(name).is_dir()
+    if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise TrainingError(f"there is no folder {name}")
     try:
-        model, found = getattr(transformers, kind).from_pretrained(name, output_loading_info=True)
+        model, found = getattr(transformers, kind).from_pretrained(
+            name, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except Exception as error:  # it raises whatever its parts do: OSError, ValueError, safetensors' own
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"{name} cannot be loaded as a SegFormer: {reason[:200]}") from error
-    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):
-        if found.get(problem):
-            first = sorted(map(str, found[problem]))[0]
-            raise TrainingError(
-                f"{name} is no {kind} of its configuration: {len(found[problem])} {problem.replace('_', ' ')}, such as "
-                f"{first}"
-            )
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        where = f"the folder {name}" if is_folder else f"{name} is no folder here, and from Hugging Face it"
+        raise TrainingError(f"{where} cannot be loaded as a SegFormer: {reason}") from error
+    for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):  # which transformers passes over
+        keys = sorted(key if isinstance(key, str) else key[0] for key in found[problem])
+        keys = [key for key in keys if not key.endswith("num_batches_tracked")]  # a counter that nothing depends on
+        if keys:
+            problem = f"{len(keys)} {problem.replace('_', ' ')}, such as {keys[0]}"
+            raise TrainingError(f"the weights of {name} do not make a {kind}: {problem}")
     return model

@@ -1,6 +1,7 @@
 """Teachers: from pictures to features and logits, behind one protocol."""
 
 import logging
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,6 +55,13 @@ class Teacher(Protocol):
     def __call__(self, images: Tensor) -> TeacherOutput:
         """Look at pictures `(B, 3, H, W)`, RGB normalised with ImageNet's mean and deviation."""
         ...
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bring maps `(B, C, H, W)` to another height and width, bilinear with align_corners=False."""
+    if maps.shape[2:] == tuple(size):
+        return maps
+    return F.interpolate(maps, size=list(size), mode="bilinear", align_corners=False)
 
 
 class SegFormerTeacher:
@@ -113,10 +121,8 @@ class EnsembleTeacher:
         outputs = [teacher(images) for teacher in self._teachers]
         stage3, stage4, decoder = (_side_by_side([output[index] for output in outputs]) for index in range(3))
         size = outputs[0].logits.shape[2:]
-        log_p = torch.stack([_resize(output.logits.float(), size).log_softmax(1) for output in outputs])
-        return TeacherOutput(
-            stage3, stage4, decoder, log_p.logsumexp(0)
-        )  # the constant log of their number changes no distribution
+        log_p = torch.stack([resize(output.logits.float(), size).log_softmax(1) for output in outputs])
+        return TeacherOutput(stage3, stage4, decoder, log_p.logsumexp(0) - math.log(len(outputs)))
 
 
 def load_teacher(
@@ -209,10 +215,4 @@ def _some(names: list[str]) -> str:
 
 
 def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
-    return torch.cat([_resize(one, maps[0].shape[2:]) for one in maps], 1)
-
-
-def _resize(one: Tensor, size: torch.Size) -> Tensor:
-    if one.shape[2:] == size:
-        return one
-    return F.interpolate(one, size=(size[0], size[1]), mode="bilinear", align_corners=False)
+    return torch.cat([resize(one, maps[0].shape[2:]) for one in maps], 1)
