@@ -278,11 +278,10 @@ def _blend(scales: list[list[_View]], first: int, last: int, size: tuple[int, ..
         summed, seen = torch.zeros_like(total), total.new_zeros(total.shape[1:])
         for logits, top, bottom, left, right in views:
             rows, columns = _within(y, top, bottom), _within(x, left, right)
-            if rows.start < rows.stop and columns.start < columns.stop:
-                grid = _grid((y[rows] - top) / (bottom - top), (x[columns] - left) / (right - left), logits.device)
-                sampled = F.grid_sample(logits, grid, mode="bilinear", padding_mode="border", align_corners=False)
-                summed[:, rows, columns] += sampled[0].softmax(0)
-                seen[rows, columns] += 1
+            grid = _grid((y[rows] - top) / (bottom - top), (x[columns] - left) / (right - left), logits.device)
+            sampled = F.grid_sample(logits, grid, mode="bilinear", padding_mode="border", align_corners=False)
+            summed[:, rows, columns] += sampled[0].softmax(0)  # of no pixel, where the rows lie outside the window
+            seen[rows, columns] += 1
         total += summed / seen
     return total / len(scales)
 
