@@ -92,7 +92,13 @@ def open_split(
 
 
 def open_data(
-    name: str, root: Path | None, train_split: str, hold_out: str | None, initial: Path | None = None
+    name: str,
+    root: Path | None,
+    train_split: str,
+    hold_out: str | None,
+    *,
+    initial: Path | None = None,
+    every: int = 1,
 ) -> SegmentationData:
     """Open what a run learns from and is judged by.
 
@@ -102,6 +108,7 @@ def open_data(
         train_split: `train` or `trainval`.
         hold_out: a recording to leave out of training and to judge by; None judges by val.
         initial: the weights that a run without labels goes on from: they say the classes.
+        every: of videos, the step from one frame to the next.
 
     Raises:
         DatasetError: it is missing or incomplete.
@@ -110,7 +117,7 @@ def open_data(
     """
     description: dict[str, object] = {"dataset": name, "train_split": train_split, "hold_out": hold_out}
     if name == "video":
-        return _open_unlabelled(root, initial, description)
+        return _open_unlabelled(root, initial, every, description)
     if hold_out is None:
         train, val = open_split(name, root, train_split), open_split(name, root, "val")
     else:
@@ -210,15 +217,17 @@ class Part:
         return self._images.name(self._indices[index])
 
 
-def _open_unlabelled(root: Path | None, initial: Path | None, description: dict[str, object]) -> SegmentationData:
+def _open_unlabelled(
+    root: Path | None, initial: Path | None, every: int, description: dict[str, object]
+) -> SegmentationData:
     """Open videos and pictures without labels; the last tenth is judged by, and by the teacher's word."""
     if root is None:
         raise ConfigError("--data-dir is missing: the folder of the videos or pictures")
     if initial is None:
         raise ConfigError("--init is missing: the weights to adapt, whose classes the videos are to be labelled with")
-    images = UnlabelledImages([root], load_checkpoint(initial).metadata.class_set)
+    images = UnlabelledImages([root], load_checkpoint(initial).metadata.class_set, every=every)
     border = len(images) * 9 // 10
     if border == 0:
         raise DatasetError(f"{root} gives one frame alone: nothing is left to judge by")
     train, val = Part(images, range(border)), Part(images, range(border, len(images)))
-    return SegmentationData(train=train, val=val, labelled=False, description=description)
+    return SegmentationData(train=train, val=val, labelled=False, description={**description, "every": every})

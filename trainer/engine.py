@@ -138,6 +138,11 @@ class Loop:
                 f"batch_size {recipe.batch_size} is no multiple of {processes.count} processes times accumulation "
                 f"{recipe.accumulation}"
             )
+        if recipe.batch_size < 2 * processes.count * recipe.accumulation:
+            raise TrainingError(
+                f"batch_size {recipe.batch_size} gives each of {processes.count} processes times accumulation "
+                f"{recipe.accumulation} fewer than 2 pictures, and batch norm needs 2"
+            )
         self._task, self._folder, self._options = task, folder, options
         self._processes, self._should_stop = processes, should_stop
         self._device = next(task.objective.parameters()).device

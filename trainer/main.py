@@ -86,6 +86,13 @@ from trainer.trainees import CONFIGS, build_future_teacher, build_student
     "--hold-out",
     help="Drive or city to evaluate on, left out of training; default: val, and with --eval all of the split.",
 )
+@click.option(
+    "--every",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Of videos, the step from one frame that is learnt from to the next.",
+)
 @click.option("--eval", "eval_split", type=click.Choice(SPLITS), help="Evaluate --weights on this split.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate: a file, or a teacher's folder.")
 @click.option(
@@ -217,7 +224,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _train(options: dict[str, Any]) -> None:
     name = options["dataset"]
     with connect(options["device"]) as (processes, device):
-        data = open_data(name, options["data_dir"], options["train_split"], options["hold_out"], options["initial"])
+        data = open_data(
+            name, options["data_dir"], options["train_split"], options["hold_out"],
+            initial=options["initial"], every=options["every"],
+        )  # fmt: skip
         base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
         recipe = with_teachers(resolve_recipe(base, options), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")

@@ -122,12 +122,14 @@ def test_the_first_step_by_hand(tmp_path: Path):
 
 
 def test_parts_of_a_step_add_up_to_the_whole(tmp_path: Path):
-    whole, parts = Line(), Line(recipe=replace(RECIPE, accumulation=4))
+    whole, parts = Line(), Line(recipe=replace(RECIPE, accumulation=2))
     run(whole, tmp_path / "whole")
     run(parts, tmp_path / "parts")
     torch.testing.assert_close(parts.network.weight, whole.network.weight, rtol=0, atol=1e-5)
     with pytest.raises(TrainingError, match="batch_size 4 is no multiple of 1 processes times accumulation 3"):
         run(Line(recipe=replace(RECIPE, accumulation=3)), tmp_path)
+    with pytest.raises(TrainingError, match="fewer than 2 pictures"):
+        run(Line(recipe=replace(RECIPE, accumulation=4)), tmp_path)
 
 
 def test_a_moving_average_is_judged_and_kept(tmp_path: Path):
