@@ -1,8 +1,8 @@
 """The blocks that the paper compares FCB with (table 4), for FCB's places in stages 3 and 4.
 
-Each maps `(B, C, H, W)` to `(B, C, H, W)`. The sixth, ResNet's, is `BasicBlock`. Each follows its authors' released
-network, also where that says more than their paper; `docs/adr/0003-ablation-partners.md` lists what was left open.
-Stochastic depth, which all of them train with, belongs to a training's recipe and is left out.
+Each maps `(B, C, H, W)` to `(B, C, H, W)`. The fifth, ResNet's, is `BasicBlock`. What a paper leaves open is as in its
+authors' released network; `docs/adr/0003-ablation-partners.md` says what that is. Stochastic depth, which all of these
+train with, belongs to a training's recipe and is left out.
 """
 
 import torch

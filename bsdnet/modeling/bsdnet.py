@@ -215,7 +215,7 @@ def _block(channels: int, config: BSDNetConfig, *, stride: int) -> nn.Module:
     match config.block:
         case "res":
             return BasicBlock(channels, channels)
-        case "segformer":  # heads and reduction as SegFormer has them at this stride
+        case "segformer":  # SegFormer's at these strides, but 4 heads for its 5
             heads, reduction = (4, 2) if stride == 16 else (8, 1)
             return SegFormerBlock(channels, heads=heads, reduction=reduction)
         case "gfa":
