@@ -189,8 +189,13 @@ def load_pretrained(kind: str, name: str) -> Any:  # noqa: ANN401 - transformers
     if not is_folder and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise TrainingError(f"there is no folder {name}")
     try:
+        found_type = transformers.SegformerConfig.get_config_dict(name)[0].get("model_type", "segformer")
+        if found_type != "segformer":
+            raise ValueError(f"it is a {found_type}")
         model, found = getattr(transformers, kind).from_pretrained(
-            name, output_loading_info=True, ignore_mismatched_sizes=True
+            name,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     except Exception as error:  # it raises whatever its parts do: OSError, ValueError, safetensors' own
         reason = (str(error) or type(error).__name__).splitlines()[0]
@@ -202,4 +207,4 @@ def load_pretrained(kind: str, name: str) -> Any:  # noqa: ANN401 - transformers
         if keys:
             problem = f"{len(keys)} {problem.replace('_', ' ')}, such as {keys[0]}"
             raise TrainingError(f"the weights of {name} do not make a {kind}: {problem}")
-    return model
+    return model.float()  # weights kept in half precision would stay in it

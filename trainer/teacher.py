@@ -168,7 +168,7 @@ def read_class_mapping(path: Path) -> dict[str, list[str]]:
         ConfigError: the file is missing, no TOML, or holds something else.
     """
     try:
-        content = tomllib.loads(path.read_text())
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
