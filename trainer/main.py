@@ -99,7 +99,7 @@ from trainer.trainees import CONFIGS, build_future_teacher, build_student
     "--eval-size",
     callback=parse_size,
     metavar="WIDTHxHEIGHT",
-    help="Size that the network sees pictures at; their own by default. They are scored at their own.",
+    help="Size that the network sees pictures at; default: the weights' own. They are scored at the labels' size.",
 )
 @click.option("--eval-window", callback=parse_size, metavar="WIDTHxHEIGHT", help="Slide a window of this size.")
 @click.option("--eval-flip", is_flag=True, help="Average with the mirrored picture.")
