@@ -277,7 +277,7 @@ def _workers(options: dict[str, Any], device: torch.device) -> int:
     """Beside a GPU the CPU's cores are free to prepare pictures; on a CPU they would take them from the network."""
     if options["workers"] is not None:
         return int(options["workers"])
-    return 0 if device.type == "cpu" else min(8, max(1, (os.cpu_count() or 2) - 1))
+    return 0 if device.type == "cpu" else min(16, max(1, (os.cpu_count() or 2) - 1))
 
 
 def _refuse_options(context: click.Context) -> None:

@@ -49,7 +49,7 @@ def run_options(models: Sequence[str]) -> Callable[[_Command], _Command]:
         click.option("--save-every", type=click.IntRange(min=1), default=200, show_default=True,
                      help="Steps between saved states."),
         click.option("--workers", type=click.IntRange(min=0),
-                     help="Processes that prepare pictures; default: 0 on a CPU, up to 8 beside a GPU."),
+                     help="Processes that prepare pictures; default: 0 on a CPU, up to 16 beside a GPU."),
         click.option("--compile", "compile_network", is_flag=True, help="Run torch.compile over the network."),
         click.option("--tensorboard", is_flag=True, help="Write scalars and pictures for TensorBoard into --output."),
     )  # fmt: skip
