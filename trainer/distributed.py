@@ -93,7 +93,7 @@ def sum_over_processes(tensor: Tensor, processes: Processes) -> Tensor:
     """
     if processes.count == 1:
         return tensor
-    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)  # NCCL takes no other
     dist.all_reduce(total)
     return total
 
