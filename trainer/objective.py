@@ -41,7 +41,11 @@ class SegmentationObjective(nn.Module):
         self.recipe = recipe
         self.sidm: SIDM | None = None
         self.auxiliary: SegmentationHead | None = None
-        self._class_weights, self._teacher, self._labelled = class_weights, teacher, labelled
+        self._teacher, self._labelled = teacher, labelled
+        self._class_weights: Tensor | None
+        self.register_buffer("_class_weights", class_weights, persistent=False)
+        self._weight_by_label: Tensor
+        self.register_buffer("_weight_by_label", _weight_by_label(class_weights), persistent=False)
         if isinstance(network, BSDNet):
             config = network.config
             if teacher is not None and recipe.distill != "none":
@@ -62,12 +66,10 @@ class SegmentationObjective(nn.Module):
         Args:
             labels: `(B, H, W)` int64, 255 where there is none.
         """
-        valid = labels != IGNORE_INDEX
-        weights = self._class_weights
-        pixels = valid.sum() if weights is None else weights.double()[labels[valid]].sum()
+        pixels = self._weight_by_label[labels].sum(dtype=torch.float64)
         height, width = labels.shape[-2:]
         positions = labels_at_stride8(labels, (-(-height // 8), -(-width // 8))) != IGNORE_INDEX
-        return torch.stack([pixels.double(), positions.sum().double()])
+        return torch.stack([pixels, positions.sum().double()])
 
     def forward(self, images: Tensor, labels: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """Compute one step's loss.
@@ -119,6 +121,17 @@ class SegmentationObjective(nn.Module):
             hard = max(1, int(share * int((labels != IGNORE_INDEX).sum())))
             losses = losses.flatten().topk(hard, sorted=False).values.sum() / share
         return losses / valid_pixels.clamp(min=1).to(losses.dtype)
+
+
+def _weight_by_label(class_weights: Tensor | None) -> Tensor:
+    """Give the weight of a pixel by its label, `(256,)`: looking it up waits for no GPU, choosing pixels would."""
+    if class_weights is None:
+        weights = torch.ones(256)
+    else:
+        weights = torch.zeros(256, device=class_weights.device)
+        weights[: len(class_weights)] = class_weights
+    weights[IGNORE_INDEX] = 0
+    return weights
 
 
 def _logits(output: Tensor | TrainingOutput) -> Tensor:
