@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bsdnet.classes import CAMVID_11, ClassSet
+from bsdnet.classes import CAMVID_11, CITYSCAPES_19, ClassSet
 from bsdnet.errors import ConfigError, TrainingError
 from trainer.teacher import (
     EnsembleTeacher,
@@ -170,6 +170,14 @@ class TestClasses:
         path.write_text('road = "road"\n"thing" = ["car", "person"]\nsky = ["čistá obloha"]\n', encoding="utf-8")
         expected = {"road": ["road"], "thing": ["car", "person"], "sky": ["čistá obloha"]}
         assert read_class_mapping(path) == expected
+
+    def test_the_guides_example_maps_cityscapes_to_camvid(self, tmp_path: Path):
+        guide = Path(__file__).parents[2] / "docs" / "teachers.md"
+        path = tmp_path / "classes.toml"
+        path.write_text(guide.read_text(encoding="utf-8").split("```toml\n")[1].split("```")[0], encoding="utf-8")
+        folder, _ = make_folder(tmp_path / "teacher", CITYSCAPES_19.names)
+        teacher = load_teacher([folder], CAMVID_11, CPU, class_mapping=read_class_mapping(path))
+        assert teacher(pictures()).logits.shape == (2, 11, 16, 24)
 
     @pytest.mark.parametrize(
         ("content", "message"),
