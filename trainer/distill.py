@@ -73,7 +73,7 @@ class SIDM(nn.Module):
                 cwd = self._compare_features(student, teacher)
             if self.logits:
                 size = (student.logits.shape[2], student.logits.shape[3])
-                targets = resize(teacher.logits.detach().float(), size)
+                targets = resize(teacher.logits.float(), size)
                 positions = labels_at_stride8(labels, size)
                 ofa = ofa_loss(student.logits, targets, positions, theta=self.theta, num_valid=num_valid)
         return DistillationLosses(cwd, ofa)
@@ -81,7 +81,7 @@ class SIDM(nn.Module):
     def _compare_features(self, student: TrainingOutput, teacher: TeacherOutput) -> Tensor:
         own, taught = (student.stage3, student.stage4, student.decoder), teacher[:3]
         losses: list[Tensor] = [
-            _PictureByPicture.apply(projection(a.float()), b.detach(), self.temperature)  # type: ignore[no-untyped-call]
+            _PictureByPicture.apply(projection(a.float()), b, self.temperature)  # type: ignore[no-untyped-call]
             for projection, a, b in zip(self.projections, own, taught, strict=True)
         ]
         return torch.stack(losses).mean()
