@@ -1,5 +1,6 @@
 """Pictures with one class each: folders and zip files."""
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -91,6 +92,27 @@ def test_each_process_opens_its_own_zip_files(image_root: Path):
         np.testing.assert_array_equal(rgb, loaded_rgb)
         np.testing.assert_array_equal(rgb, copied)
         assert label == loaded_label
+
+
+def test_a_process_that_was_forked_does_not_read_through_its_parents_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    zipped(tmp_path / "train.zip", ["cat/0.png"])
+    images, opened = ImageFolder(tmp_path, "train"), []
+
+    class Counted(zipfile.ZipFile):
+        def __init__(self, path: Path) -> None:
+            opened.append(os.getpid())
+            super().__init__(path)
+
+    monkeypatch.setattr(zipfile, "ZipFile", Counted)
+    parent = os.getpid()
+    for _ in range(2):
+        images[0]
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    for _ in range(2):
+        images[0]
+    assert opened == [parent, parent + 1]
 
 
 def test_image_folders_report_what_is_wrong(tmp_path: Path):

@@ -185,13 +185,8 @@ def test_a_split_that_is_not_there_is_named(layout: Layout, root: Path):
         layout.dataset(root, "training")
 
 
-def test_a_picture_is_turned_only_where_there_are_no_labels(tmp_path: Path):
-    plain = cv2.imencode(".jpg", np.zeros((8, 16, 3), np.uint8))[1].tobytes()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6: a quarter turn
-    path = tmp_path / "turned.jpg"
-    path.write_bytes(plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:])
-    assert read_rgb(path).shape == (8, 16, 3)
-    assert read_rgb(path, upright=True).shape == (16, 8, 3)
+def test_a_picture_with_labels_is_not_turned_as_they_are_not(tmp_path: Path):
+    assert read_rgb(trees.turned(tmp_path / "turned.jpg")).shape == (8, 16, 3)
 
 
 def test_the_demo_knows_its_splits_and_streets():

@@ -15,6 +15,7 @@ from bsdnet.errors import ConfigError, DatasetError
 from bsdnet.stream.file_source import FileSource
 from tests.stream.media import number_of, numbered, write_clip
 from tests.trainer import trees
+from trainer.datasets import video
 from trainer.datasets.video import UnlabelledImages
 
 NUM_FRAMES = 30
@@ -24,7 +25,7 @@ CODINGS = {
     "open-gop.mp4": "keyint=8:bframes=3:b-adapt=0:scenecut=0:open-gop=1",
     "open-gop.mkv": "keyint=8:bframes=3:b-adapt=0:scenecut=0:open-gop=1",
     "b-frames.ts": "keyint=8:bframes=3:b-adapt=0:scenecut=0",
-    "intra-refresh.mp4": "keyint=10:bframes=0:intra-refresh=1",
+    "intra-refresh.mp4": "keyint=8:bframes=0:intra-refresh=1",
 }
 
 
@@ -66,10 +67,25 @@ def test_each_index_gives_the_frame_that_playing_gives(tmp_path: Path, motion: l
     check_frames(dataset, expected, np.random.default_rng(0).permutation(NUM_FRAMES).tolist())
 
 
+def test_no_more_is_decoded_than_from_the_last_keyframe_on(
+    tmp_path: Path, motion: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+):
+    path = write_clip(tmp_path / "clip.mp4", motion, options={"x264-params": "keyint=8:bframes=0:scenecut=0"})
+    dataset = UnlabelledImages([path], CAMVID_11)
+    decoded: list[int] = []
+    decode = video._decode_packet
+    monkeypatch.setattr(video, "_decode_packet", lambda *args: decoded.append(args[1].pts) or decode(*args))
+    dataset[26]
+    with av.open(str(path)) as container:
+        times = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert decoded[:3] == times[24:27]
+
+
 def test_frames_are_upright_and_of_the_colours_that_playing_shows(tmp_path: Path, motion: list[np.ndarray]):
     path = write_clip(tmp_path / "turned.mp4", motion[:3], matrix=Colorspace.ITU709, rotation=90, colorspace=1)
     check_frames(UnlabelledImages([path], CAMVID_11), played(path), range(3))
     assert UnlabelledImages([path], CAMVID_11)[0][0].shape == (128, 96, 3)
+    assert UnlabelledImages([trees.turned(tmp_path / "turned.jpg")], CAMVID_11)[0][0].shape == (16, 8, 3)
 
 
 @pytest.fixture

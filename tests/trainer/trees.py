@@ -65,6 +65,14 @@ def image_folder(root: Path) -> Path:
     return root
 
 
+def turned(path: Path) -> Path:
+    """A JPEG of 8x16 pixels (height x width) that asks to be shown turned by a quarter."""
+    plain = cv2.imencode(".jpg", np.zeros((8, 16, 3), np.uint8))[1].tobytes()
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
+    path.write_bytes(plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:])
+    return path
+
+
 def zipped(path: Path, names: list[str], size: int = 8) -> Path:
     """A zip file of grey pictures, each as bright as its number in `names`."""
     with zipfile.ZipFile(path, "w") as archive:
