@@ -87,9 +87,12 @@ def test_an_encoder_is_taken_over_whole(pretrained: tuple[SegFormerClassifier, s
     assert all(torch.equal(tensor, head[name]) for name, tensor in network.network.decode_head.state_dict().items())
 
 
-def test_another_variants_encoder_is_refused(pretrained: tuple[SegFormerClassifier, str]):
+def test_another_variants_encoder_is_refused(pretrained: tuple[SegFormerClassifier, str], tmp_path: Path):
     with pytest.raises(TrainingError, match="has another shape"):
         segmenter("segformer-b1").load_encoder(pretrained[1])
+    SegFormerClassifier("segformer-b1", 7).save(tmp_path / "last")  # as wide as B2, but not as deep
+    with pytest.raises(TrainingError, match="has another shape"):
+        segmenter("segformer-b2").load_encoder(str(tmp_path / "last"))
 
 
 def test_a_teacher_is_no_encoder(tmp_path: Path):

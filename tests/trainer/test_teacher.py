@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from bsdnet.classes import CAMVID_11, CITYSCAPES_19, ClassSet
 from bsdnet.errors import ConfigError, TrainingError
@@ -143,6 +144,11 @@ class TestClasses:
         with pytest.raises(ConfigError, match="it lacks none, and has 'dashboard' besides"):
             load_teacher([folder], STREET, CPU)
 
+    def test_as_many_other_classes_are_refused(self, tmp_path: Path):
+        folder, _ = make_folder(tmp_path / "teacher", ("road", "sky", "dashboard"))
+        with pytest.raises(ConfigError, match="it lacks 'thing', and has 'dashboard' besides"):
+            load_teacher([folder], STREET, CPU)
+
     def test_mapped_classes_add_their_probabilities(self, tmp_path: Path):
         folder, network = make_folder(tmp_path / "teacher", FOREIGN)
         mapping = {"Road": ["ROAD"], **{name: MAPPING[name] for name in ("sky", "thing")}}
@@ -217,15 +223,15 @@ class TestEnsemble:
             torch.testing.assert_close(together, torch.cat([one, other], 1))
 
     def test_maps_are_brought_to_the_first_teachers_size(self):
-        def constant(value: float, size: int) -> TeacherOutput:
-            logits = torch.tensor([value, 0.0]).reshape(1, 2, 1, 1).expand(1, 2, size, size)
-            return TeacherOutput(*(torch.full((1, 3, size, size), value) for _ in range(3)), logits)
-
-        found = EnsembleTeacher([Fixed(constant(0.0, 4)), Fixed(constant(2.0, 6))])(pictures())
-        assert [tuple(maps.shape) for maps in found] == [(1, 6, 4, 4)] * 3 + [(1, 2, 4, 4)]
-        torch.testing.assert_close(found.decoder[0, :, 2, 3], torch.tensor([0.0, 0, 0, 2, 2, 2]))
-        expected = (0.5 + torch.tensor(2.0).sigmoid()) / 2
-        torch.testing.assert_close(found.logits.softmax(1)[0, 0], expected.expand(4, 4))
+        outputs = [
+            TeacherOutput(*torch.randn(4, 1, 2, size, size, generator=torch.Generator().manual_seed(size)))
+            for size in (4, 6)
+        ]
+        found = EnsembleTeacher([Fixed(output) for output in outputs])(pictures())
+        small = [F.interpolate(maps, size=(4, 4), mode="bilinear", align_corners=False) for maps in outputs[1]]
+        for index in range(3):
+            torch.testing.assert_close(found[index], torch.cat([outputs[0][index], small[index]], 1))
+        torch.testing.assert_close(found.logits.exp(), (outputs[0].logits.softmax(1) + small[3].softmax(1)) / 2)
 
 
 def without_a_tensor(folder: Path) -> None:
@@ -268,7 +274,7 @@ class TestErrors:
             (without_a_tensor, "1 missing keys, such as decode_head.classifier.weight"),
             (with_another_tensor, "1 unexpected keys, such as foreign"),
             (of_another_shape, "mismatched keys, such as decode_head.batch_norm.bias"),
-            (of_another_type, "resnet"),
+            (of_another_type, "cannot be loaded as a SegFormer: it is a resnet"),
             (damaged, "cannot be loaded as a SegFormer"),
             (emptied, "no file named model.safetensors"),
             (shutil.rmtree, "there is no folder"),
