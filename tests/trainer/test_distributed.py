@@ -63,7 +63,7 @@ def test_others_that_are_not_reached_are_one_line(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(dist, "init_process_group", fail)
     started_as(monkeypatch, WORLD_SIZE=2, RANK=1, LOCAL_RANK=0)
-    with pytest.raises(TrainingError, match="^process 1 cannot join the 2: timed out after 1 s$"):
+    with pytest.raises(TrainingError, match=r"^process 1 cannot join the 2: timed out after 1 s$"):
         connect("cpu").__enter__()
 
 
