@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
-from bsdnet.classes import ClassSet
+from bsdnet.checkpoint import load_checkpoint
+from bsdnet.classes import IGNORE_INDEX, ClassSet
 from bsdnet.errors import ConfigError, DatasetError, TrainingError
 from trainer import recipes
 from trainer.datasets.ade20k import ADE20K
@@ -20,7 +20,7 @@ from trainer.datasets.cityscapes import Cityscapes
 from trainer.datasets.contract import LabelledImages
 from trainer.datasets.demo import DemoStreet
 from trainer.datasets.video import UnlabelledImages
-from trainer.device import autocast, normalize
+from trainer.evaluation import EvaluationOptions, segment
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segmentation import SegmentationData
 from trainer.teacher import Teacher
@@ -79,6 +79,8 @@ def open_split(
     """
     if name == "demo":
         return DemoStreet(split, only=only, without=without)
+    if name == "video":
+        raise ConfigError("videos have no labels to evaluate with")
     if root is None:
         raise ConfigError(f"--data-dir is missing: the folder of {name}")
     if name == "ade20k":
@@ -117,7 +119,9 @@ def open_data(
     """
     description: dict[str, object] = {"dataset": name, "train_split": train_split, "hold_out": hold_out}
     if name == "video":
-        return _open_unlabelled(root, initial, every, description)
+        if train_split != "train":
+            raise ConfigError("videos have no splits: --train-split is of no use")
+        return _open_unlabelled(root, initial, every, hold_out, description)
     if hold_out is None:
         train, val = open_split(name, root, train_split), open_split(name, root, "val")
     else:
@@ -153,6 +157,8 @@ def with_teachers(recipe: SegmentationRecipe, name: str) -> SegmentationRecipe:
         raise ConfigError("videos have no labels, so a teacher is needed: --distill sidm, cwd or ofa, with --teacher")
     if recipe.distill == "none" or recipe.teachers:
         return recipe
+    if name == "video":
+        raise TrainingError("videos are labelled by a teacher of the classes of --init: pass its folder as --teacher")
     if (name, recipe.model) not in _PUBLIC_TEACHERS:
         raise TrainingError(
             f"there is no public SegFormer for {name} to learn from: train one with 'bsdnet-train teacher --dataset "
@@ -168,11 +174,14 @@ class TaughtImages:
         images: pictures whose labels mark valid pixels.
         teacher: who labels them.
         device: the teacher's.
+        options: how it looks at a picture.
     """
 
-    def __init__(self, images: LabelledImages, teacher: Teacher, device: torch.device) -> None:
+    def __init__(
+        self, images: LabelledImages, teacher: Teacher, device: torch.device, options: EvaluationOptions
+    ) -> None:
         self.classes: ClassSet = images.classes
-        self._images, self._teacher, self._device = images, teacher, device
+        self._images, self._teacher, self._device, self._options = images, teacher, device, options
         self._lock = threading.Lock()  # pictures are read by several threads, and the teacher looks at one at a time
 
     def __len__(self) -> int:
@@ -181,12 +190,9 @@ class TaughtImages:
     def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Read a picture `(H, W, 3)` uint8 RGB and label it, `(H, W)` uint8 with 255 where it is not valid."""
         rgb, valid = self._images[index]
-        pictures = normalize(torch.from_numpy(rgb)[None].to(self._device), IMAGENET_MEAN, IMAGENET_STD)
-        with self._lock, torch.inference_mode(), autocast(self._device):
-            logits = self._teacher(pictures).logits.float()
-        large = torch.nn.functional.interpolate(logits, size=valid.shape, mode="bilinear", align_corners=False)
-        labels = large[0].argmax(0).to(torch.uint8).cpu().numpy()
-        return rgb, np.where(valid == 255, valid, labels)
+        with self._lock:
+            labels = segment(lambda x: self._teacher(x).logits, rgb, self._device, options=self._options)
+        return rgb, np.where(valid == IGNORE_INDEX, valid, labels)
 
     def name(self, index: int) -> str:
         """Give the picture's name."""
@@ -218,16 +224,22 @@ class Part:
 
 
 def _open_unlabelled(
-    root: Path | None, initial: Path | None, every: int, description: dict[str, object]
+    root: Path | None, initial: Path | None, every: int, hold_out: str | None, description: dict[str, object]
 ) -> SegmentationData:
-    """Open videos and pictures without labels; the last tenth is judged by, and by the teacher's word."""
+    """Open pictures without labels; a recording or the last tenth is judged by, and by the teacher's word."""
     if root is None:
         raise ConfigError("--data-dir is missing: the folder of the videos or pictures")
     if initial is None:
         raise ConfigError("--init is missing: the weights to adapt, whose classes the videos are to be labelled with")
-    images = UnlabelledImages([root], load_checkpoint(initial).metadata.class_set, every=every)
+    classes = load_checkpoint(initial).metadata.class_set
+    described = {**description, "every": every}
+    if hold_out is not None:
+        rest = UnlabelledImages([root], classes, every=every, without=[hold_out])
+        held = UnlabelledImages([root], classes, every=every, only=[hold_out])
+        return SegmentationData(train=rest, val=held, labelled=False, description=described)
+    images = UnlabelledImages([root], classes, every=every)
     border = len(images) * 9 // 10
     if border == 0:
         raise DatasetError(f"{root} gives one frame alone: nothing is left to judge by")
     train, val = Part(images, range(border)), Part(images, range(border, len(images)))
-    return SegmentationData(train=train, val=val, labelled=False, description={**description, "every": every})
+    return SegmentationData(train=train, val=val, labelled=False, description=described)

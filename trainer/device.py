@@ -1,5 +1,6 @@
 """Where and in which number format a run computes."""
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -36,6 +37,18 @@ def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float
     Returns:
         `(B, 3, H, W)` fp32, in channels_last memory without a copy.
     """
-    scale = torch.tensor(std, device=images.device).mul_(255).reciprocal_()
-    offset = torch.tensor(mean, device=images.device).mul_(255)
+    offset, scale = _offset_and_scale(mean, std, images.device)
     return ((images.float() - offset) * scale).permute(0, 3, 1, 2)
+
+
+@functools.cache  # a copy to the GPU for every batch would wait for all that the GPU still has to do
+def _offset_and_scale(
+    mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # what the cache keeps serves training as well
+        return torch.tensor(mean).mul(255).to(device), torch.tensor(std).mul(255).reciprocal().to(device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor to a device without waiting for the device."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

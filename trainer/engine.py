@@ -172,11 +172,23 @@ class Loop:
             How far the run has come.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite, or the state cannot be written.
+            TrainingError: the loss or its gradient is not finite, the state cannot be written, or the GPU's memory
+                does not suffice.
             CheckpointError: the weights cannot be written.
         """
+        try:
+            return self._run()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                "the GPU's memory does not suffice: a larger --accumulation computes a step in smaller parts, a "
+                f"smaller --batch-size or --crop-size makes it smaller ({str(error).splitlines()[0]})"
+            ) from error
+
+    def _run(self) -> Progress:
         task, options = self._task, self._options
         task.objective.train()
+        if self._progress.iteration == 0:
+            self._save()  # from here on the folder holds a run, which resumes
         with RunMonitor(
             self._folder,
             task.iterations,
@@ -193,11 +205,13 @@ class Loop:
                 self._progress = Progress(iteration=step.iteration + 1, best_score=self._progress.best_score)
                 iteration = self._progress.iteration
                 last = iteration == task.iterations
-                if last or iteration % options.eval_every == 0:
+                judging = last or iteration % options.eval_every == 0
+                if judging:
                     self._read(monitor)
+                    self._save()  # whatever happens in the evaluation, which may take long, the steps are kept
                     self._evaluate(monitor)
                 stopping = agree(self._should_stop(), self._processes)
-                if last or stopping or iteration % options.save_every == 0:
+                if judging or stopping or iteration % options.save_every == 0:
                     self._read(monitor)
                     self._save()
                 if stopping:

@@ -81,6 +81,7 @@ def evaluate(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
     processes: Processes = Processes(),  # noqa: B008 - frozen
+    keep: Callable[[int, NDArray[np.uint8]], None] | None = None,
 ) -> ConfusionMatrix:
     """Segment pictures and compare them with their labels at the labels' own size.
 
@@ -97,6 +98,7 @@ def evaluate(
         mean: of the RGB that the network was trained with, scaled to 0..1.
         std: likewise.
         processes: who shares the work; each takes every `count`-th picture.
+        keep: called with the index of each picture and its predicted classes, `(H, W)` uint8.
 
     Returns:
         Pixels by true and predicted class, of all processes together.
@@ -107,12 +109,16 @@ def evaluate(
     """
     num_classes = len(dataset.classes)
     counts = torch.zeros(num_classes + 1, num_classes, dtype=torch.int64, device=device)
-    for rgb, labels in _read_ahead(dataset, range(processes.rank, len(dataset), processes.count)):
+    mine = range(processes.rank, len(dataset), processes.count)
+    for index, (rgb, labels) in zip(mine, _read_ahead(dataset, mine), strict=True):
         scales = _look(network, rgb, device, options, mean, std)
         found = scales[0][0].logits.shape[1]
         if found != num_classes:
             raise ConfigError(f"the network tells {found} classes apart, the data set has {num_classes}")
-        counts += _count(torch.from_numpy(labels).to(device), _segment(scales, labels.shape), num_classes)
+        predicted = _segment(scales, labels.shape)
+        counts += _count(torch.from_numpy(labels).to(device), predicted, num_classes)
+        if keep is not None:
+            keep(index, predicted.cpu().numpy())
     matrix = ConfusionMatrix(num_classes)
     matrix.counts += sum_over_processes(counts[:-1], processes).cpu().numpy()
     return matrix

@@ -28,6 +28,7 @@ from trainer.data import (
 from trainer.distributed import connect
 from trainer.evaluation import EvaluationOptions
 from trainer.options import FILE, crop_options, machine_options, parse_size, require, resolve_recipe, run_options
+from trainer.overrides import override
 from trainer.pretrain import PretrainTask
 from trainer.pretrain_data import ImagesInMemory, open_images
 from trainer.recipes import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER
@@ -36,7 +37,12 @@ from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
 from trainer.segmentation import SegmentationData, SegmentationTask
 from trainer.teacher import load_teacher, read_class_mapping
-from trainer.trainees import CONFIGS, build_future_teacher, build_student
+from trainer.trainees import CONFIGS, build_future_teacher, build_student, shape_of
+
+_OF_EVALUATION = {
+    "eval_split", "weights", "eval_size", "eval_window", "eval_flip", "eval_scales", "predictions", "as_json",
+}  # fmt: skip
+_OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 
 
 @click.group(invoke_without_command=True, context_settings={"max_content_width": 110})
@@ -125,12 +131,13 @@ def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - cl
         _refuse_options(context)
     elif options["eval_split"] is not None:
         require(options, "dataset", "weights")
+        for name in sorted(_given(context) - _OF_EVALUATION - _OF_BOTH):
+            raise click.UsageError(f"{_option(context, name)} belongs to training, and --eval was given")
         _evaluate(options)
     else:
         require(options, "dataset", "output")
-        for name, given in (("--weights", options["weights"]), ("--json", options["as_json"])):
-            if given:
-                raise click.UsageError(f"{name} belongs to --eval, which is missing")
+        for name in sorted(_given(context) & _OF_EVALUATION):
+            raise click.UsageError(f"{_option(context, name)} belongs to --eval, which is missing")
         _train(options)
 
 
@@ -203,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     is_main = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(
-        level=logging.INFO if is_main else logging.WARNING, format="%(message)s", stream=sys.stderr, force=True
+        level=logging.INFO if is_main else logging.ERROR, format="%(message)s", stream=sys.stderr, force=True
     )
     try:
         cli.main(arguments, prog_name="bsdnet-train", standalone_mode=False)
@@ -223,20 +230,26 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _train(options: dict[str, Any]) -> None:
     name = options["dataset"]
+    if options["initial"] is not None and options["pretrained"] is not None:
+        raise click.UsageError("--pretrained gives a backbone and --init the whole network: only one of them")
     with connect(options["device"]) as (processes, device):
         data = open_data(
             name, options["data_dir"], options["train_split"], options["hold_out"],
             initial=options["initial"], every=options["every"],
         )  # fmt: skip
         base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
-        recipe = with_teachers(resolve_recipe(base, options), name)
+        shape = {} if options["initial"] is None else shape_of(options["initial"])
+        recipe = with_teachers(resolve_recipe(override(base, shape), options), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")
         found = None
+        if recipe.distill == "none" and options["teachers"]:
+            raise click.UsageError("--teacher is of no use with --distill none")
         if recipe.distill != "none":
             mapping = options["teacher_classes"] and read_class_mapping(options["teacher_classes"])
             found = load_teacher(recipe.teachers, data.train.classes, device, class_mapping=mapping)
             if not data.labelled:
-                data = replace(data, val=TaughtImages(data.val, found, device))
+                looks = EvaluationOptions(short_side=min(recipe.train_size), precision=recipe.precision)
+                data = replace(data, val=TaughtImages(data.val, found, device, looks))
         folder = make_folder(options, processes)
         student = build_student(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
@@ -277,15 +290,26 @@ def _workers(options: dict[str, Any], device: torch.device) -> int:
     """Beside a GPU the CPU's cores are free to prepare pictures; on a CPU they would take them from the network."""
     if options["workers"] is not None:
         return int(options["workers"])
-    return 0 if device.type == "cpu" else min(16, max(1, (os.cpu_count() or 2) - 1))
+    if device.type == "cpu":
+        return 0
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # the processes on this machine share its cores
+    return min(16, max(1, (os.cpu_count() or 2) // here - 1))
 
 
 def _refuse_options(context: click.Context) -> None:
     """Refuse options before a subcommand's name: they would be lost."""
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{parameter.opts[0]} must follow the word {context.invoked_subcommand!r}")
+    for name in sorted(_given(context)):
+        raise click.UsageError(f"{_option(context, name)} must follow the word {context.invoked_subcommand!r}")
+
+
+def _given(context: click.Context) -> set[str]:
+    """Name the parameters that the command line gives."""
+    names = [parameter.name or "" for parameter in context.command.params]
+    return {name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+
+
+def _option(context: click.Context, name: str) -> str:
+    return next(parameter.opts[0] for parameter in context.command.params if parameter.name == name)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bsdnet.checkpoint import save_backbone
+from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
 from trainer.device import autocast, place
 from trainer.distributed import Processes, sum_over_processes
 from trainer.monitor import RunMonitor
-from trainer.pretrain_data import ClassificationData
+from trainer.pretrain_data import ClassificationData, ImagesInMemory
 from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
 from trainer.schedule import build_optimizer
@@ -108,6 +109,10 @@ class PretrainTask:
         *,
         processes: Processes = Processes(),  # noqa: B008 - frozen
     ) -> None:
+        if isinstance(data, ImagesInMemory) and recipe.image_size != data.size:
+            raise ConfigError(
+                f"image_size is {recipe.image_size}, but pictures that are held in memory keep their size, {data.size}"
+            )
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.description = recipe_as_dict(recipe) | {"images": len(data), "classes": len(data.classes)}
@@ -142,7 +147,7 @@ class PretrainTask:
 
     def count(self, targets: Tensor) -> Tensor:
         """Count the pictures, `(1,)`."""
-        return torch.tensor([len(targets)], dtype=torch.float64, device=targets.device)
+        return torch.full((1,), float(len(targets)), dtype=torch.float64, device=targets.device)
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, monitor: RunMonitor) -> float:

@@ -11,12 +11,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from trainer.datasets.imagenet import ImageFolder, ZippedImages
-from trainer.device import normalize
+from trainer.device import normalize, send
 from trainer.distributed import Processes
+from trainer.loading import load_batches
 from trainer.recipes import PretrainRecipe
 from trainer.sampling import PositionSampler
 
@@ -58,6 +59,7 @@ class ImagesInMemory:
 
     def __init__(self, train_images: ZippedImages, val_images: ZippedImages) -> None:
         self.classes = train_images.classes
+        self.size = max(train_images.images.shape[1:3])
         self._train, self._val = train_images, val_images
 
     def __len__(self) -> int:
@@ -69,13 +71,13 @@ class ImagesInMemory:
         """Give augmented, normalised pictures and classes; see `ClassificationData`."""
         for iteration, batch in enumerate(sampler, start):
             index = [example for example, _ in batch]
-            images = torch.from_numpy(self._train.images[index]).to(device)
+            images = send(torch.from_numpy(self._train.images[index]), device)
             # PyTorch's generator takes 32 bits of its seed: large odd factors keep two runs and two processes apart.
             seed = recipe.seed * 0x9E3779B1 + iteration + batch[0][1] % recipe.batch_size * 0x85EBCA6B
             generator = torch.Generator().manual_seed(seed % 2**32)
             normalized = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
             augmented = random_resized_crop(normalized, recipe.min_area, generator)
-            yield augmented, torch.from_numpy(self._train.labels[index]).to(device)
+            yield augmented, send(torch.from_numpy(self._train.labels[index]), device)
 
     def val(
         self, recipe: PretrainRecipe, device: torch.device, processes: Processes
@@ -108,25 +110,15 @@ class ImagesInFiles:
         self, recipe: PretrainRecipe, sampler: PositionSampler, start: int, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Give augmented, normalised pictures and classes; see `ClassificationData`."""
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Crops(self._train, recipe),
-            batch_sampler=sampler,
-            num_workers=self._workers,
-            pin_memory=device.type == "cuda",
-        )
-        return _on_device(loader, device)
+        return load_batches(_Crops(self._train, recipe), sampler, device, self._workers)
 
     def val(
         self, recipe: PretrainRecipe, device: torch.device, processes: Processes
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Give this process's share of the pictures to judge by; see `ClassificationData`."""
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Centres(self._val, recipe.image_size),
-            sampler=range(processes.rank, len(self._val), processes.count),
-            batch_size=max(1, recipe.batch_size // processes.count),
-            num_workers=self._workers,
-        )
-        return _on_device(loader, device)
+        mine = list(range(processes.rank, len(self._val), processes.count))
+        batches = [mine[first : first + recipe.batch_size] for first in range(0, len(mine), recipe.batch_size)]
+        return load_batches(_Centres(self._val, recipe.image_size), batches, device, self._workers)
 
 
 def open_images(root: Path, workers: int) -> ClassificationData:
@@ -164,7 +156,7 @@ def random_resized_crop(images: Tensor, min_area: float, generator: torch.Genera
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * flip, x_center
     theta[:, 1, 1], theta[:, 1, 2] = height, y_center
-    grid = F.affine_grid(theta.to(images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(send(theta, images.device), list(images.shape), align_corners=False)
     cropped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return cropped.contiguous(memory_format=torch.channels_last)
 
@@ -223,9 +215,3 @@ class _Centres(Dataset[tuple[Tensor, Tensor]]):
 def _resize(rgb: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     shrinks = size[0] < rgb.shape[0]
     return np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR))
-
-
-def _on_device(batches: DataLoader[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    for images, labels in batches:
-        normalized = normalize(images.to(device, non_blocking=True), IMAGENET_MEAN, IMAGENET_STD)
-        yield normalized, labels.to(device, non_blocking=True)

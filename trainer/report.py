@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
@@ -13,9 +15,10 @@ from bsdnet.errors import ConfigError, SinkError
 from bsdnet.metrics import ConfusionMatrix
 from trainer.data import open_split
 from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
+from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.distributed import Processes
-from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou, segment
+from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou
 from trainer.teacher import load_teacher
 
 
@@ -111,20 +114,22 @@ def evaluate_weights(
     for group in dataset.groups if len(dataset.groups) > 1 else [""]:
         part = open_split(name, root, split, only=[group]) if group else dataset
         by_group[group] = evaluate(
-            opened.network, part, device, options=options, mean=opened.mean, std=opened.std, processes=processes
+            opened.network,
+            part,
+            device,
+            options=options,
+            mean=opened.mean,
+            std=opened.std,
+            processes=processes,
+            keep=None if predictions is None else _writer(predictions, part),
         )
-    if predictions is not None:
-        for index in range(processes.rank, len(dataset), processes.count):
-            labels = segment(
-                opened.network, dataset[index][0], device, options=options, mean=opened.mean, std=opened.std
-            )
-            save_cityscapes_prediction(predictions, dataset.name(index), labels)
     return Report(dataset=name, split=split, images=len(dataset), classes=dataset.classes, by_group=by_group)
 
 
 def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Evaluated:
     if weights.is_dir():
-        teacher = load_teacher([str(weights)], classes, device)
+        advice = "expected a .safetensors file of a student, or the folder of a teacher"
+        teacher = load_teacher([str(weights)], classes, device, advice=advice)
         return _Evaluated(
             network=lambda images: teacher(images).logits,
             classes=classes,
@@ -141,6 +146,13 @@ def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Ev
         std=metadata.std,
         short_side=min(metadata.train_size),
     )
+
+
+def _writer(folder: Path, dataset: LabelledImages) -> Callable[[int, NDArray[np.uint8]], None]:
+    def write(index: int, labels: NDArray[np.uint8]) -> None:
+        save_cityscapes_prediction(folder, dataset.name(index), labels)
+
+    return write
 
 
 def _make_predictions_folder(folder: Path, dataset: object) -> None:

@@ -4,11 +4,13 @@ Source: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segment
 """
 
 import logging
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bsdnet.classes import ClassSet
@@ -107,15 +109,17 @@ def save_folder(network: Any, folder: Path) -> None:  # noqa: ANN401 - transform
     try:
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            partial.chmod(0o755)
-            network.save_pretrained(partial)
-            if folder.exists():
-                shutil.rmtree(folder)
-            partial.rename(folder)
+            network.save_pretrained(partial / "new")
+            for path in (partial / "new").iterdir():
+                with path.open("rb") as written:
+                    os.fsync(written.fileno())
+            if folder.exists():  # a folder cannot take another one's name, so the old one goes aside first
+                folder.rename(partial / "old")
+            (partial / "new").rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        raise TrainingError(f"{folder} cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise TrainingError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 class SegFormerSegmenter(nn.Module):

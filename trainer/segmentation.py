@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from bsdnet.errors import DatasetError
+from bsdnet.errors import ConfigError, DatasetError
 from trainer.augment import TrainTransform
 from trainer.datasets.contract import LabelledImages
-from trainer.device import normalize, place
+from trainer.device import place
 from trainer.distributed import Processes
 from trainer.evaluation import EvaluationOptions, evaluate, format_iou, segment
+from trainer.loading import load_batches
 from trainer.monitor import RunMonitor
 from trainer.objective import SegmentationObjective
 from trainer.recipes import SegmentationRecipe, TeacherRecipe, iterations_of, recipe_as_dict
@@ -77,6 +78,10 @@ class SegmentationTask:
         teacher: what to learn from, on the same device.
         processes: the group of processes that trains together.
         workers: processes that prepare pictures, for each process that trains; 0 prepares them in this one.
+
+    Raises:
+        ConfigError: the recipe needs labels that the data have not.
+        DatasetError: no pixel has a class.
     """
 
     def __init__(
@@ -90,8 +95,13 @@ class SegmentationTask:
         processes: Processes = Processes(),  # noqa: B008 - frozen
         workers: int = 0,
     ) -> None:
+        if not data.labelled and (recipe.class_weight_offset or recipe.class_balance):
+            raise ConfigError("class_weight_offset and class_balance need labels, which these pictures have not")
         self.recipe = recipe
-        self.description = recipe_as_dict(recipe) | dict(data.description)
+        numbers = {"images": len(data.train), "val_images": len(data.val)}
+        # The same folder written in another way is the same teacher.
+        teachers = {"teachers": [os.path.normpath(name) for name in recipe.teachers]}
+        self.description = recipe_as_dict(recipe) | teachers | dict(data.description) | numbers
         self.iterations = iterations_of(recipe, len(data.train))
         self._trainee, self._data, self._device = trainee, data, device
         self._processes, self._workers = processes, workers
@@ -130,20 +140,9 @@ class SegmentationTask:
             stop=self.iterations,
             processes=self._processes,
         )
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            AugmentedImages(self._data.train, recipe, self._pixels),
-            batch_sampler=sampler,
-            num_workers=self._workers,
-            pin_memory=self._device.type == "cuda",
-        )
-        try:
-            for images, labels in loader:
-                normalized = normalize(images.to(self._device, non_blocking=True), IMAGENET_MEAN, IMAGENET_STD)
-                if not recipe.channels_last:
-                    normalized = normalized.contiguous()
-                yield normalized, labels.to(self._device, torch.int64, non_blocking=True)
-        except DatasetError as error:  # from another process it comes with that process's traceback in its text
-            raise DatasetError(str(error).strip().rpartition("DatasetError: ")[2]) from error
+        dataset = AugmentedImages(self._data.train, recipe, self._pixels)
+        for images, labels in load_batches(dataset, sampler, self._device, self._workers):
+            yield images if recipe.channels_last else images.contiguous(), labels
 
     def count(self, targets: Tensor) -> Tensor:
         """Count what the sums of the loss are divided by: weighted pixels, and positions at stride 8."""

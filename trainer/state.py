@@ -84,7 +84,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful | None], description: 
         # weights_only: tensors and plain values, so that a foreign file cannot run code.
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the reader fail in any way
-        raise TrainingError(f"{path} cannot be resumed from, it is damaged: {error}") from error
+        raise TrainingError(f"{path} cannot be resumed from: it is damaged, or no state of a run") from error
     try:
         stored = content["description"]
         for name, value in description.items():
@@ -94,6 +94,6 @@ def load_state(folder: Path, parts: Mapping[str, Stateful | None], description: 
             if part is not None:
                 part.load_state_dict(content["parts"][name])
         return Progress(iteration=content["iteration"], best_score=content["best_score"])
-    except (RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise TrainingError(f"{path} is the state of another run: {reason}") from error

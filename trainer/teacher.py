@@ -17,7 +17,7 @@ from trainer.segformer import load_pretrained
 
 logger = logging.getLogger(__name__)
 
-_ADVICE = (
+ADVICE = (
     "bring a teacher with --teacher FOLDER (from 'bsdnet-train teacher') or --teacher NAME (of Hugging Face, such as "
     "nvidia/segformer-b2-finetuned-cityscapes-1024-1024), or pass --distill none to learn from the labels alone"
 )
@@ -131,6 +131,7 @@ def load_teacher(
     device: torch.device,
     *,
     class_mapping: Mapping[str, Sequence[str]] | None = None,
+    advice: str = ADVICE,
 ) -> Teacher:
     """Load a SegFormer, or an ensemble of several.
 
@@ -140,13 +141,14 @@ def load_teacher(
         device: where to compute.
         class_mapping: for each of the student's classes, the teacher's classes that make it up; None takes those of
             the same name, and all of the teacher's have to be there.
+        advice: what to do if one cannot be loaded, for the message.
 
     Raises:
         TrainingError: transformers is not installed, or a teacher cannot be loaded.
         ConfigError: its classes are not the student's, or the mapping does not fit.
     """
     if not names:
-        raise TrainingError(f"no teacher is named: {_ADVICE}")
+        raise TrainingError(f"no teacher is named: {advice}")
     teachers = []
     for name in names:
         if not Path(name).is_dir():
@@ -154,7 +156,7 @@ def load_teacher(
         try:
             network = load_pretrained("SegformerForSemanticSegmentation", name)
         except TrainingError as error:
-            raise TrainingError(f"{error}; {_ADVICE}") from error
+            raise TrainingError(f"{error}; {advice}") from error
         taught = [str(network.config.id2label[index]).strip().lower() for index in range(network.config.num_labels)]
         sources = _match(name, taught, classes) if class_mapping is None else _map(name, taught, classes, class_mapping)
         teachers.append(SegFormerTeacher(network, sources, device))

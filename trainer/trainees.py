@@ -62,32 +62,52 @@ def build_student(
         recipe: the shape and the seed.
         classes: what the logits mean.
         pretrained: a backbone from `bsdnet-train pretrain`.
-        initial: weights of a whole network to go on from; its shape takes the recipe's place.
+        initial: weights of a whole network to go on from, instead of a backbone.
 
     Raises:
-        ConfigError: the recipe names no student, or `initial` was made for other classes.
+        ConfigError: the recipe names no student, or `initial` was made for other classes or another shape.
         CheckpointError: weights cannot be read, or do not fit.
     """
     torch.manual_seed(recipe.seed)
+    config = replace(
+        student_config(recipe.model),
+        num_classes=len(classes),
+        dasp_rates=recipe.dasp_rates,
+        block=recipe.block,
+        context=recipe.context,
+    )
     if initial is not None:
         checkpoint = load_checkpoint(initial)
         known = checkpoint.metadata.class_set
         if known.names != classes.names:
             raise ConfigError(f"{initial} is made for the classes of {known.name}, the data are {classes.name}")
-        network, architecture = checkpoint.model, checkpoint.metadata.architecture
+        network = checkpoint.model
+        if network.config != config:
+            raise ConfigError(f"{initial} has another shape than the recipe: {network.config} and not {config}")
     else:
-        config = replace(
-            student_config(recipe.model),
-            num_classes=len(classes),
-            dasp_rates=recipe.dasp_rates,
-            block=recipe.block,
-            context=recipe.context,
-        )
-        network, architecture = BSDNet(config), f"bsdnet_{recipe.model}"
+        network = BSDNet(config)
         if pretrained is not None:
             load_backbone(pretrained, network.backbone)
-    metadata = CheckpointMetadata(architecture=architecture, class_set=classes, train_size=recipe.train_size)
+    metadata = CheckpointMetadata(
+        architecture=f"bsdnet_{recipe.model}", class_set=classes, train_size=recipe.train_size
+    )
     return Student(network=network, metadata=metadata)
+
+
+def shape_of(initial: Path) -> dict[str, object]:
+    """Read from weights the fields of a recipe that say their shape.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+    """
+    checkpoint = load_checkpoint(initial)
+    config = checkpoint.model.config
+    return {
+        "model": checkpoint.metadata.architecture.removeprefix("bsdnet_"),
+        "dasp_rates": config.dasp_rates,
+        "block": config.block,
+        "context": config.context,
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +33,7 @@ saves = 0
 def save(content, handle):
     global saves
     saves += 1
-    if saves == 3:
+    if saves == 6:
         handle.write(b"torn")
         handle.flush()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -42,7 +43,7 @@ original, torch.save = torch.save, save
 trainees.CONFIGS["s"] = TINY
 main.main()
 """
-"""Run the command with the tiny network, and kill it in the middle of writing its third state."""
+"""Run the command with the tiny network, and kill it in the middle of writing its sixth state."""
 
 
 def test_a_run_leaves_weights_state_and_recipe(trained: Path):
@@ -125,7 +126,33 @@ def test_a_second_signal_stops_at_once(street_camvid: Path, tmp_path: Path, inte
     stopped = train(street_camvid, tmp_path)
     assert stopped.exit_code == 130
     assert "goes on with --resume" in stopped.stderr.splitlines()[-1]
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["iteration"] == 3
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["iteration"] == 4  # that of the evaluation before
+
+
+def test_a_signal_to_the_whole_group_reaches_no_worker(street_camvid: Path, tmp_path: Path):
+    """As torchrun sends it, or a terminal: the processes that read pictures must live until the run has saved."""
+    arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--output", tmp_path / "run", *SMALL]
+    arguments += ["--epochs", "10000", "--eval-every", "1000000", "--workers", "1"]
+    code = "from tests.trainer.tiny import TINY; from trainer import main, trainees; "
+    code += "trainees.CONFIGS['s'] = TINY; main.main()"
+    started = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, start_new_session=True, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        while not (tmp_path / "run" / "state.pt").exists() or saved_iteration(tmp_path / "run") < 3:
+            assert started.poll() is None, started.stderr.read()
+            time.sleep(0.1)
+        os.killpg(started.pid, signal.SIGTERM)
+        said = started.communicate(timeout=60)[1]
+    finally:
+        started.kill()
+    assert started.returncode == 143, said
+    assert "stopped by SIGTERM after" in said.splitlines()[-1]
+
+
+def saved_iteration(folder: Path) -> int:
+    return torch.load(folder / "state.pt", weights_only=True)["iteration"]
 
 
 def test_a_run_with_another_process_for_the_pictures_gives_the_same_bits(

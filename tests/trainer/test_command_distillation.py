@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,48 @@ def test_weights_are_adapted_to_pictures_without_labels(pictures: Path, trained:
     adapted, before = (load_checkpoint(folder / "last.safetensors").model for folder in (tmp_path / "run", trained))
     assert not torch.equal(adapted.backbone.stem[0][0].weight, before.backbone.stem[0][0].weight)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["every"] == 2
+
+
+def test_a_recording_without_labels_is_held_out(pictures: Path, trained: Path, teacher: Path, tmp_path: Path):
+    (pictures.parent / "videos").mkdir()
+    for name in ("a", "b"):
+        (pictures.parent / "videos" / f"{name}.avi").touch()
+        writer = cv2.VideoWriter(
+            str(pictures.parent / "videos" / f"{name}.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (128, 96)
+        )
+        for picture in sorted(pictures.iterdir()):
+            writer.write(cv2.imread(str(picture)))
+        writer.release()
+    arguments = [
+        "--dataset", "video", "--data-dir", pictures.parent / "videos", "--output", tmp_path / "run", "--teacher",
+        teacher / "last", "--init", trained / "last.safetensors", "--iterations", 2, "--batch-size", 2,
+        "--crop-size", "64x64", "--set", "train_size=128x96", "--every", 1,
+    ]  # fmt: skip
+    assert_one_line(run(*arguments, "--train-split", "trainval"), "videos have no splits")
+    assert_one_line(run(*arguments, "--hold-out", "nothing"), "no recording nothing")
+    assert_one_line(run(*arguments, "--set", "class_weight_offset=1.1"), "class_weight_offset", "need labels")
+    held = str(pictures.parent / "videos" / "b.avi")
+    result = run(*arguments, "--hold-out", held)
+    assert result.exit_code == 0, result.stderr
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (described["images"], described["val_images"], described["hold_out"]) == (20, 20, held)
+
+
+def test_init_decides_the_shape(street_camvid: Path, trained: Path, tmp_path: Path):
+    arguments = ["--init", str(trained / "last.safetensors")]
+    result = train(street_camvid, tmp_path / "run", *arguments, "--epochs", "1")
+    assert result.exit_code == 0, result.stderr
+    assert_one_line(train(street_camvid, tmp_path / "b", *arguments, "--block", "res"), "another shape than the recipe")
+    assert_one_line(train(street_camvid, tmp_path / "c", *arguments, "--model", "b"), "another shape than the recipe")
+    both = train(street_camvid, tmp_path / "d", *arguments, "--pretrained", "x")
+    assert (both.exit_code, "only one of them" in both.stderr) == (2, True)
+
+
+def test_the_same_teacher_by_another_path_resumes(street_camvid: Path, distilled: Path, teacher: Path, tmp_path: Path):
+    shutil.copytree(distilled, tmp_path / "run")
+    other = f"{teacher}/best/../last/"
+    result = train(street_camvid, tmp_path / "run", *SIDM, "--teacher", other, "--resume")
+    assert result.exit_code == 0, result.stderr
 
 
 def worker(folder: Path) -> None:

@@ -189,7 +189,8 @@ def test_what_is_not_finite_ends_the_run_and_keeps_its_batch(tmp_path: Path, sca
     task = Line(scale=scale)
     with pytest.raises(TrainingError, match=rf"{what} at iteration 0; its batch is kept in .*; a lower --lr"):
         run(task, tmp_path, save_every=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["not-finite.pt"]  # and no state
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["not-finite.pt", "state.pt"]
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["iteration"] == 0  # none after the bad step
     kept = torch.load(tmp_path / "not-finite.pt", weights_only=True)
     images, targets = next(task.batches(0))
     assert torch.equal(kept["images"], images)
@@ -219,7 +220,7 @@ def test_states_are_saved_at_their_steps(tmp_path: Path, monkeypatch: pytest.Mon
     saved = []
     monkeypatch.setattr("trainer.engine.save_state", lambda *arguments: saved.append(arguments[-1].iteration))
     run(Line(), tmp_path, save_every=3)
-    assert saved == [3, 6, 9, 10]
+    assert saved == [0, 3, 4, 4, 6, 8, 8, 9, 10, 10]  # twice around an evaluation
 
 
 def test_chance_in_the_network_depends_on_the_step_alone(tmp_path: Path):

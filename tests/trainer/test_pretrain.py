@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bsdnet.checkpoint import load_backbone
-from bsdnet.errors import ConfigError
+from bsdnet.errors import ConfigError, DatasetError
 from bsdnet.modeling.bsdnet import Backbone
 from tests.trainer.test_datasets import zipped
 from tests.trainer.tiny import TINY
@@ -188,6 +188,22 @@ def test_pictures_in_files_are_cropped_to_one_size(folders: Path):
     assert {tuple(pictures.shape[1:]) for pictures, _ in judged} == {(3, 48, 48)}
     shares = [list(data.val(recipe, CPU, Processes(rank=rank, count=2))) for rank in (0, 1)]
     assert [sum(len(classes) for _, classes in share) for share in shares] == [3, 3]
+
+
+def test_a_damaged_picture_is_one_line_from_any_process(folders: Path):
+    (folders / "train" / "a" / "3.JPEG").write_bytes(b"no picture")
+    for workers in (0, 1):
+        data = open_images(folders, workers)
+        sampler = PositionSampler(16, 4, seed=0, start=0, stop=4)
+        with pytest.raises(DatasetError, match=r"^\S*3\.JPEG cannot be read as a picture[^\n]*$"):
+            list(data.train(replace(RECIPE, image_size=48), sampler, 0, CPU))
+
+
+def test_pictures_in_memory_keep_their_size(images: ZippedImages):
+    with pytest.raises(
+        ConfigError, match="image_size is 128, but pictures that are held in memory keep their size, 64"
+    ):
+        make(images, replace(RECIPE, image_size=128))
 
 
 def test_small_pictures_in_archives_are_held_in_memory(tmp_path: Path):

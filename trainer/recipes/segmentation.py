@@ -50,7 +50,7 @@ class SegmentationRecipe(OptimizerRecipe):
     class_weight_offset: float | None = None  # beyond the paper, off
     """c in the class weight `1 / ln(c + share of pixels)`; None weighs all classes alike."""
     class_balance: float = 0.0  # beyond the paper, off
-    """Share of the crops that are centred on a pixel of a class drawn uniformly, instead of anywhere."""
+    """Share of the crops that are drawn to show a class, each class alike, instead of anywhere."""
     hard_pixel_share: float = 1.0  # beyond the paper, off
     """Share of the valid pixels, those of the largest loss, that the cross-entropy learns from; 1 takes all."""
     auxiliary_weight: float = 0.0  # beyond the paper, off

@@ -26,6 +26,8 @@ class TeacherRecipe(SegmentationRecipe):
         super().__post_init__()
         if self.distill != "none":
             raise ConfigError(f"distill must be none for a teacher, got {self.distill!r}")
+        if self.auxiliary_weight or (self.block, self.context) != ("fcb", "dasp-avg"):
+            raise ConfigError("auxiliary_weight, block and context are a student's: a teacher has none of them")
         if not self.head_lr_factor > 0:
             raise ConfigError(f"head_lr_factor must be greater than 0, got {self.head_lr_factor}")
 

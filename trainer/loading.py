@@ -1,0 +1,50 @@
+"""Reading pictures in worker processes."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from bsdnet.errors import DatasetError
+from trainer.device import normalize
+
+
+def load_batches(
+    dataset: Dataset[tuple[Tensor, Tensor]], batches: Iterable[list[Any]], device: torch.device, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give normalised pictures `(B, 3, H, W)` and int64 targets on the device, batch by batch.
+
+    Args:
+        dataset: pictures `(H, W, 3)` uint8 RGB and integer targets.
+        batches: which examples make each batch, as the data set's `__getitem__` takes them.
+        device: where they go.
+        workers: processes that read them; 0 reads them in this one.
+
+    Raises:
+        DatasetError: a picture cannot be read.
+    """
+    loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        worker_init_fn=_prepare_worker,
+        pin_memory=device.type == "cuda",
+    )
+    try:
+        for images, targets in loader:
+            normalized = normalize(images.to(device, non_blocking=True), IMAGENET_MEAN, IMAGENET_STD)
+            yield normalized, targets.to(device, non_blocking=True).long()
+    except DatasetError as error:  # from another process it comes with that process's traceback in its text
+        raise DatasetError(str(error).strip().rpartition("DatasetError: ")[2]) from error
+
+
+def _prepare_worker(number: int) -> None:
+    """Leave signals, which reach the whole group of processes, to the trainer; and its cores to the other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    cv2.setNumThreads(0)
