@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from bsdnet.classes import IGNORE_INDEX
 from bsdnet.modeling.bsdnet import BSDNet, TrainingOutput
 from bsdnet.modeling.head import SegmentationHead
+from trainer.cross_entropy import enlarge, summed_cross_entropy
 from trainer.device import autocast
 from trainer.distill import SIDM, labels_at_stride8
 from trainer.recipes import SegmentationRecipe
@@ -90,7 +91,7 @@ class SegmentationObjective(nn.Module):
             output = self.network(images)
             auxiliary = None if self.auxiliary is None else self.auxiliary(output.stage3)
         if taught is not None and not self._labelled:
-            labels = torch.where(labels == IGNORE_INDEX, labels, _enlarge(taught.logits, labels).argmax(1))
+            labels = torch.where(labels == IGNORE_INDEX, labels, enlarge(taught.logits, labels).argmax(1))
         parts = {"ce": self._cross_entropy(_logits(output), labels, counts[0])}
         loss = parts["ce"]
         if self.sidm is not None and taught is not None:
@@ -107,20 +108,22 @@ class SegmentationObjective(nn.Module):
         return {"loss": loss, **parts}
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, valid_pixels: Tensor) -> Tensor:
-        share = self.recipe.hard_pixel_share
-        losses = F.cross_entropy(
-            _enlarge(logits, labels),
-            labels,
-            self._class_weights,
-            ignore_index=IGNORE_INDEX,
-            label_smoothing=self.recipe.label_smoothing,
-            reduction="sum" if share == 1 else "none",
-        )
-        if share < 1:
+        share, smoothing = self.recipe.hard_pixel_share, self.recipe.label_smoothing
+        if share == 1:
+            total = summed_cross_entropy(logits, labels, self._class_weights, smoothing)
+        else:
+            losses = F.cross_entropy(
+                enlarge(logits, labels),
+                labels,
+                self._class_weights,
+                ignore_index=IGNORE_INDEX,
+                label_smoothing=smoothing,
+                reduction="none",
+            )
             # Void pixels have a loss of zero, so they are never among the largest while others are left.
             hard = max(1, int(share * int((labels != IGNORE_INDEX).sum())))
-            losses = losses.flatten().topk(hard, sorted=False).values.sum() / share
-        return losses / valid_pixels.clamp(min=1).to(losses.dtype)
+            total = losses.flatten().topk(hard, sorted=False).values.sum() / share
+        return total / valid_pixels.clamp(min=1).to(total.dtype)
 
 
 def _weight_by_label(class_weights: Tensor | None) -> Tensor:
@@ -136,8 +139,3 @@ def _weight_by_label(class_weights: Tensor | None) -> Tensor:
 
 def _logits(output: Tensor | TrainingOutput) -> Tensor:
     return output.logits if isinstance(output, TrainingOutput) else output
-
-
-def _enlarge(logits: Tensor, labels: Tensor) -> Tensor:
-    """Bring logits of any stride to the labels' size, in fp32."""
-    return F.interpolate(logits.float(), size=labels.shape[-2:], mode="bilinear", align_corners=False)
