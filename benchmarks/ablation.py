@@ -8,6 +8,7 @@ pictures and every augmentation, so that their difference is worth more than the
 kept: the same command goes on where it was stopped. All are judged after their last step, none by its best.
 """
 
+import importlib.util
 import json
 import statistics
 import subprocess
@@ -61,6 +62,8 @@ TABLES: dict[str, dict[str, list[str]]] = {
 @click.option("--note", default="", help="A sentence for the report, such as what the teacher scores.")
 def main(table: str, **options: Any) -> None:
     """Run TABLE and write its report."""
+    if table == "theta" and importlib.util.find_spec("matplotlib") is None:
+        raise click.UsageError("the curve needs matplotlib: pip install 'bsdnet[bench]'")
     rows = TABLES[table]
     seeds = [int(seed) for seed in options["seeds"].split(",")]
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
@@ -179,8 +182,9 @@ def _draw(report: dict[str, Any], path: Path) -> None:
 
     thetas = [float(row["row"].removeprefix("theta ")) for row in report["rows"]]
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for index, seed in enumerate(report["seeds"]):
-        axes.plot(thetas, [row["miou"][index] for row in report["rows"]], "o", color="0.7", label=f"seed {seed}")
+    for index in range(len(report["seeds"])):
+        scores = [row["miou"][index] for row in report["rows"]]
+        axes.plot(thetas, scores, "o", color="0.7", label="each seed" if index == 0 else None)
     axes.plot(thetas, [row["mean"] for row in report["rows"]], "o-", color="tab:blue", label="mean")
     axes.set(xlabel="θ", ylabel="mIoU (%)", title=f"{report['dataset']}, {report['iterations']} steps")
     axes.grid(alpha=0.3)
