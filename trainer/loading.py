@@ -1,7 +1,12 @@
 """Reading pictures in worker processes."""
 
+import atexit
+import os
 import signal
 from collections.abc import Iterable, Iterator
+from ctypes import c_byte
+from functools import partial
+from multiprocessing import RawValue
 from typing import Any
 
 import cv2
@@ -12,6 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from bsdnet.errors import DatasetError
 from trainer.device import normalize
+
+_ending = RawValue("b", 0)
+"""Shared with the workers: 1 once the trainer itself ends."""
+
+
+@atexit.register  # runs before the handler of multiprocessing, which terminates the workers and waits for them
+def _end() -> None:
+    _ending.value = 1
 
 
 def load_batches(
@@ -32,7 +45,7 @@ def load_batches(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
-        worker_init_fn=_prepare_worker,
+        worker_init_fn=partial(_prepare_worker, ending=_ending),
         pin_memory=device.type == "cuda",
     )
     try:
@@ -43,8 +56,13 @@ def load_batches(
         raise DatasetError(str(error).strip().rpartition("DatasetError: ")[2]) from error
 
 
-def _prepare_worker(number: int) -> None:
+def _prepare_worker(number: int, *, ending: c_byte) -> None:
     """Leave signals, which reach the whole group of processes, to the trainer; and its cores to the other workers."""
+
+    def end_with_the_trainer(*_: object) -> None:
+        if ending.value:
+            os._exit(0)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, end_with_the_trainer)
     cv2.setNumThreads(0)
