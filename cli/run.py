@@ -1,17 +1,13 @@
 """bsdnet-run: segment a video into a video."""
 
 import logging
-import os
-import signal
-import sys
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from bsdnet.errors import BsdnetError
+from cli.command import EXIT_OK, configure_logging, run_command
 from cli.options import parse_names, parse_path, parse_size
 from cli.signals import StopSignals
 
@@ -22,8 +18,6 @@ if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors
 
 logger = logging.getLogger(__name__)
 
-EXIT_OK = 0
-EXIT_ERROR = 1
 EXIT_LOST_FRAMES = 3
 _WAIT_S = 0.25
 _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
@@ -103,40 +97,13 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
         raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, or both")
     if options["output"] == options["masks"]:
         raise click.UsageError(f"-o and --masks both name {options['output']}: give the masks a folder of their own")
-    _configure_logging(debug=options["debug"])
-    _warn_of_two_opencvs()
+    configure_logging("bsdnet-run", debug=options["debug"])
     return run(options)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: errors that a user can mend are one line on stderr."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    _open_missing_streams()
-    try:
-        code = cli.main(arguments, prog_name="bsdnet-run", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except click.Abort:
-        code = 128 + signal.SIGINT
-    except (BsdnetError, OSError) as error:
-        if "--debug" in arguments:
-            raise
-        click.echo(f"bsdnet-run: error: {_one_line(error)}", err=True)
-        code = EXIT_ERROR
-    sys.exit(code)
-
-
-def _one_line(error: Exception) -> str:
-    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(message.split())
-
-
-def _open_missing_streams() -> None:
-    """Put the null device where stdin, stdout or stderr is closed, or the next file that is opened takes its place."""
-    for name in ("stdin", "stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115
+    run_command(cli, "bsdnet-run", arguments)
 
 
 def run(options: dict[str, Any]) -> int:
@@ -237,33 +204,6 @@ def _written(options: dict[str, Any], *, finished: bool) -> dict[str, Path]:
     if options["masks"] is not None:
         written["masks"] = options["masks"]
     return written
-
-
-def _configure_logging(*, debug: bool) -> None:
-    from cli.terminal import LogHandler
-
-    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(debug=debug)], force=True)
-    for package in ("bsdnet", "cli"):
-        logging.getLogger(package).setLevel(logging.DEBUG if debug else logging.NOTSET)
-
-
-def _warn_of_two_opencvs() -> None:
-    """Name a broken installation before it shows itself as a crash."""
-    installed = {name for name in ("opencv-python", "opencv-contrib-python") if _is_installed(name)}
-    if installed and _is_installed("opencv-python-headless"):
-        logger.warning(
-            "%s and opencv-python-headless are both installed and overwrite each other's files; "
-            "uninstall both and install opencv-python-headless again",
-            " and ".join(sorted(installed)),
-        )
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -34,10 +34,16 @@ def tell(text: str, *, err: bool = False) -> None:
 
 
 class LogHandler(logging.Handler):
-    """Writes log records to stderr: `bsdnet-run: warning: ...`, and with `debug` when and whence they came."""
+    """Writes log records to stderr: `bsdnet-run: warning: ...`, and with `debug` when and whence they came.
 
-    def __init__(self, *, debug: bool) -> None:
+    Args:
+        name: the command's.
+        debug: add when and whence.
+    """
+
+    def __init__(self, name: str, *, debug: bool) -> None:
         super().__init__()
+        self._name = name
         self._debug = debug
         self.setFormatter(
             logging.Formatter("%(relativeCreated)7d ms %(name)s: %(message)s" if debug else "%(message)s")
@@ -45,7 +51,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        kind = "" if self._debug else f"bsdnet-run: {record.levelname.lower()}: "
+        kind = "" if self._debug else f"{self._name}: {record.levelname.lower()}: "
         tell(kind + self.format(record), err=True)
 
 

@@ -53,8 +53,8 @@ def test_characters_that_a_terminal_does_not_know_are_escaped(monkeypatch: pytes
 
 def test_log_records_are_lines_of_the_command(capsys: pytest.CaptureFixture[str]):
     record = logging.LogRecord("bsdnet.x", logging.WARNING, "x.py", 1, "no %s here", ("sound",), None)
-    LogHandler(debug=False).handle(record)
-    LogHandler(debug=True).handle(record)
+    LogHandler("bsdnet-run", debug=False).handle(record)
+    LogHandler("bsdnet-run", debug=True).handle(record)
     plain, debug = capsys.readouterr().err.splitlines()
     assert plain == "bsdnet-run: warning: no sound here"
     assert debug.endswith("ms bsdnet.x: no sound here")
