@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bsdnet.picture import Picture
 from bsdnet.rendering import draw_hud
 from bsdnet.runtime.segmenter import Segmenter
 from bsdnet.stream.frame import StreamInfo
@@ -27,8 +25,8 @@ class Hud:
         self._segmenter = segmenter
         self._size = f"{width}x{height}"
 
-    def draw(self, rendered: NDArray[np.uint8], stats: StreamStats) -> NDArray[np.uint8]:
-        """Draw onto a rendered frame `(H, W, 3)` uint8 RGB, in place."""
+    def draw(self, rendered: Picture, stats: StreamStats) -> Picture:
+        """Draw onto a rendered frame, in place."""
         rate = f"{stats.fps_out:.1f} FPS" if stats.fps_out else "-- FPS"
         network = f"{describe_network(self._segmenter)}  {self._size}"
         draw_hud(rendered, [rate, network, describe_engine(self._segmenter)])

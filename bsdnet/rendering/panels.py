@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
+from bsdnet.picture import Picture, YuvEncoding
 
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 """Where a head-up display is put."""
@@ -41,34 +42,85 @@ MAX_LEGEND_HEIGHT = 0.25
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class _Patch:
+    """A rectangle of one plane: `plane * keep / 255 + add`."""
+
+    keep: NDArray[np.uint8]
+    add: NDArray[np.uint8]
+    top: int
+    left: int
+    _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def blend(self, plane: NDArray[np.uint8]) -> None:
+        height, width = self.keep.shape[:2]
+        region = plane[self.top : self.top + height, self.left : self.left + width]
+        region[:] = cv2.add(cv2.multiply(region, self.keep, scale=1 / 255), self.add)
+
+    def blend_torch(self, plane: Tensor) -> None:
+        if plane.device not in self._on_device:
+            keep = torch.from_numpy(self.keep).to(plane.device).float() / 255
+            self._on_device[plane.device] = keep, torch.from_numpy(self.add).to(plane.device)
+        keep, add = self._on_device[plane.device]
+        height, width = self.keep.shape[:2]
+        region = plane[self.top : self.top + height, self.left : self.left + width]
+        region.copy_((region * keep).round_().add_(add))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Panel:
     """A prerendered picture with transparency, at its place on the frame: `frame * keep / 255 + add`."""
 
     keep: NDArray[np.uint8]
-    """What stays of the frame, 255 being all, `(h, w, 3)` uint8."""
+    """What stays of the frame, 255 being all, `(h, w)` uint8."""
     add: NDArray[np.uint8]
     """What is added, RGB `(h, w, 3)` uint8; `keep + add` never passes 255."""
     top: int
     """First row on the frame in pixels."""
     left: int
     """First column on the frame in pixels."""
-    _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _patches: dict[YuvEncoding | None, tuple[_Patch, ...]] = field(default_factory=dict, init=False, repr=False)
 
-    def blend(self, rgb: NDArray[np.uint8]) -> None:
-        """Draw the panel onto `rgb` `(H, W, 3)` uint8, in place."""
-        height, width = self.keep.shape[:2]
-        region = rgb[self.top : self.top + height, self.left : self.left + width]
-        region[:] = cv2.add(cv2.multiply(region, self.keep, scale=1 / 255), self.add)
+    def blend(self, planes: Sequence[NDArray[np.uint8]], encoding: YuvEncoding | None = None) -> None:
+        """Draw the panel onto the planes of a picture, in place."""
+        for patch, plane in zip(self._patches_for(encoding), planes, strict=True):
+            patch.blend(plane)
 
-    def blend_torch(self, rgb: Tensor) -> None:
-        """Draw the panel onto `rgb` `(H, W, 3)` uint8, in place and on its device; the same pixels as `blend`."""
-        if rgb.device not in self._on_device:
-            keep = torch.from_numpy(self.keep).to(rgb.device).float() / 255
-            self._on_device[rgb.device] = keep, torch.from_numpy(self.add).to(rgb.device)
-        keep, add = self._on_device[rgb.device]
-        height, width = self.keep.shape[:2]
-        region = rgb[self.top : self.top + height, self.left : self.left + width]
-        region.copy_((region * keep).round_().add_(add))
+    def blend_torch(self, planes: Sequence[Tensor], encoding: YuvEncoding | None = None) -> None:
+        """Draw the panel onto the planes of a picture, in place and on their device; the same pixels as `blend`."""
+        for patch, plane in zip(self._patches_for(encoding), planes, strict=True):
+            patch.blend_torch(plane)
+
+    def _patches_for(self, encoding: YuvEncoding | None) -> tuple[_Patch, ...]:
+        if encoding not in self._patches:
+            if encoding is None:
+                keep = np.asarray(cv2.merge((self.keep, self.keep, self.keep)), np.uint8)
+                self._patches[None] = (_Patch(keep=keep, add=self.add, top=self.top, left=self.left),)
+            else:
+                self._patches[encoding] = self._yuv_patches(encoding)
+        return self._patches[encoding]
+
+    def _yuv_patches(self, encoding: YuvEncoding) -> tuple[_Patch, ...]:
+        """One patch for each of Y, U and V; those of chroma are averages of two by two pixels."""
+        top, left = self.top % 2, self.left % 2  # a margin that keeps everything, so that chroma begins on its grid
+        height, width = self.keep.shape
+        margins = (top, (top + height) % 2, left, (left + width) % 2)
+        keep = cv2.copyMakeBorder(self.keep, *margins, cv2.BORDER_CONSTANT, value=255).astype(np.float32)
+        rgb = cv2.copyMakeBorder(self.add, *margins, cv2.BORDER_CONSTANT, value=0)
+        yuv = rgb @ encoding.from_rgb().T + (1 - keep / 255)[..., None] * encoding.black
+        patches = []
+        for number in range(3):
+            step = 2 if number else 1
+            size = (keep.shape[1] // step, keep.shape[0] // step)
+            kept, added = (cv2.resize(x, size, interpolation=cv2.INTER_AREA) for x in (keep, yuv[..., number]))
+            patches.append(
+                _Patch(
+                    keep=np.rint(kept).astype(np.uint8),
+                    add=np.rint(added).astype(np.uint8),
+                    top=(self.top - top) // step,
+                    left=(self.left - left) // step,
+                )
+            )
+        return tuple(patches)
 
 
 class _Canvas:
@@ -93,8 +145,8 @@ class _Canvas:
 
     def panel(self, top: int, left: int) -> Panel:
         """Freeze what was painted, to be shown at `(top, left)` of a frame."""
-        keep = np.asarray(cv2.merge((self._keep, self._keep, self._keep)), np.uint8)
-        return Panel(keep=keep, add=np.minimum(self._add, 255 - keep), top=top, left=left)
+        add = np.minimum(self._add, 255 - self._keep[..., None])
+        return Panel(keep=self._keep, add=add, top=top, left=left)
 
 
 @lru_cache(maxsize=64)
@@ -218,27 +270,23 @@ def _hud_panel(lines: tuple[str, ...], corner: Corner, size: tuple[int, int]) ->
     )
 
 
-def draw_hud(rgb: NDArray[np.uint8] | Tensor, lines: Sequence[str], *, corner: Corner = "top-left") -> None:
+def draw_hud(picture: Picture | NDArray[np.uint8], lines: Sequence[str], *, corner: Corner = "top-left") -> None:
     """Draw a head-up display in place: the first line large, such as `58.3 FPS`, the others small below it.
 
     Only its own corner of the picture is touched. A picture too small for the words is left as it is.
 
     Args:
-        rgb: picture `(H, W, 3)` uint8, an array or a tensor on any device; both get the same pixels.
+        picture: a picture, or an RGB array `(H, W, 3)` uint8.
         lines: what to write; nothing is drawn if it is empty. Characters beyond ASCII need OpenCV 5.
         corner: where to put it.
 
     Raises:
-        ConfigError: `rgb` is no `(H, W, 3)` uint8 picture, or `corner` is none of the corners.
+        ConfigError: the array is no RGB picture, or `corner` is none of the corners.
     """
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype not in (np.uint8, torch.uint8):
-        raise ConfigError(f"draw_hud needs an (H, W, 3) uint8 picture, got {tuple(rgb.shape)} {rgb.dtype}")
+    if not isinstance(picture, Picture):
+        picture = Picture(planes=(picture,))
     if corner not in get_args(Corner):
         raise ConfigError(f"corner must be one of {', '.join(get_args(Corner))}, got {corner!r}")
-    panel = _hud_panel(tuple(lines), corner, (rgb.shape[0], rgb.shape[1])) if lines else None
-    if panel is None:
-        return
-    if isinstance(rgb, Tensor):
-        panel.blend_torch(rgb)
-    else:
-        panel.blend(rgb)
+    panel = _hud_panel(tuple(lines), corner, picture.size) if lines else None
+    if panel is not None:
+        panel.blend(picture.planes, picture.encoding)

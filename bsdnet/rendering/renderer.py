@@ -4,6 +4,7 @@ Opacities are whole 255ths. `(a * f + (255 - a) * c) / 255` is then never half-w
 so every way to compute it that is off by less than 1/510 rounds to the same pixel.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
+from bsdnet.picture import Picture, YuvEncoding, empty_like
 from bsdnet.rendering.panels import Panel, legend_panel
 
 View = Literal["overlay", "mask", "side-by-side"]
@@ -72,10 +74,10 @@ class Renderer:
         mask = style.view == "mask"
         self._opacity = 255 if mask else round(style.alpha * 255)
         self._elsewhere = DIMMED if mask else 255
-        self._colors = _color_map(classes)  # (256, 1, 3)
         self._undrawn = np.ones(256, np.uint8)  # 1 where a label leaves the frame as it is, or dimmed
         self._undrawn[self._drawn] = 0
-        self._tables: dict[torch.device, Tensor] = {}
+        self._colors: dict[YuvEncoding | None, NDArray[np.uint8]] = {}
+        self._tables: dict[tuple[torch.device, YuvEncoding | None], Tensor] = {}
 
     def render(self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Draw a label map onto its frame.
@@ -90,61 +92,129 @@ class Renderer:
         Raises:
             ConfigError: the frame or the label map has another shape or type.
         """
-        _check(rgb.shape, labels.shape, rgb.dtype == np.uint8 and labels.dtype == np.uint8)
-        rgb, labels = np.ascontiguousarray(rgb), np.ascontiguousarray(labels)
-        height, width = labels.shape
-        if self.style.view == "side-by-side":
-            out = np.empty((height, 2 * width, 3), np.uint8)
-            out[:, :width] = rgb
-            drawn = out[:, width:]
-        else:
-            out = drawn = np.empty_like(rgb)
-        self._draw(rgb, labels, drawn)
+        return self.render_picture(Picture(planes=(np.ascontiguousarray(rgb),)), labels).planes[0]
+
+    def render_picture(self, picture: Picture, labels: NDArray[np.uint8]) -> Picture:
+        """Draw a label map onto its frame in the frame's own pixel format.
+
+        Chroma of YUV 4:2:0 takes the label of the upper left one of its four pixels.
+
+        Args:
+            picture: the frame, H high and W wide.
+            labels: class indices, `(H, W)` uint8; indices beyond the class set, such as 255, are not drawn.
+
+        Returns:
+            A new picture; side by side it is twice as wide.
+
+        Raises:
+            ConfigError: the label map has another size or type.
+        """
+        if labels.shape != picture.size or labels.dtype != np.uint8:
+            raise ConfigError(f"a frame of {picture.size} needs labels of that size, got {labels.shape} {labels.dtype}")
+        width = picture.size[1]
+        beside = self.style.view == "side-by-side"
+        out = empty_like(picture, width=2 * width if beside else width)
+        drawn = [plane[:, plane.shape[1] // 2 if beside else 0 :] for plane in out.planes]
+        labels = np.ascontiguousarray(labels)
+        halved = labels if picture.encoding is None else np.ascontiguousarray(labels[::2, ::2])
+        for number, (plane, target) in enumerate(zip(picture.planes, drawn, strict=True)):
+            if beside:
+                out.planes[number][:, : plane.shape[1]] = plane
+            self._draw(plane, halved if number else labels, target, number, picture.encoding)
         legend = self._legend(labels)
         if legend is not None:
-            legend.blend(drawn)
+            legend.blend(drawn, picture.encoding)
         return out
 
-    def render_torch(self, rgb: Tensor, labels: Tensor) -> Tensor:
-        """Draw a label map onto its frame on the tensors' device, pixel for pixel as `render` does.
+    def render_torch(
+        self, planes: Sequence[Tensor], labels: Tensor, encoding: YuvEncoding | None = None
+    ) -> tuple[Tensor, ...]:
+        """Draw a label map onto its frame on the tensors' device, pixel for pixel as `render_picture` does.
 
         Nothing waits for the device, but for the legend of sets of more than 19 classes: it reads which are there.
 
         Args:
-            rgb: the frame, `(H, W, 3)` uint8 RGB.
+            planes: the frame's planes, uint8, as of a `Picture`.
             labels: class indices, `(H, W)` uint8.
+            encoding: that of the frame.
 
         Returns:
-            A new picture as of `render`, on the device of `rgb`.
-
-        Raises:
-            ConfigError: the frame or the label map has another shape or type.
+            The planes of a new picture as of `render_picture`, on the device of `labels`.
         """
-        _check(rgb.shape, labels.shape, rgb.dtype == torch.uint8 and labels.dtype == torch.uint8)
-        if rgb.device not in self._tables:
-            self._tables[rgb.device] = self._table().to(rgb.device)
-        entries = self._tables[rgb.device][labels.int()]  # (H, W, 4)
-        drawn = (rgb * entries[..., 3:] + entries[..., :3]).round_().to(torch.uint8)
+        table = self.table(encoding, labels.device)  # (256, 3, 2)
+        if encoding is None:
+            entries = table[labels.int()]  # (H, W, 3, 2)
+            drawn = [_mix(planes[0], entries)]
+        else:
+            halved = labels[::2, ::2]
+            drawn = [
+                _mix(plane, table[:, number][(halved if number else labels).int()])
+                for number, plane in enumerate(planes)
+            ]
+        self.blend_legend(drawn, labels, encoding)
+        if self.style.view == "side-by-side":
+            return tuple(torch.cat(pair, dim=1) for pair in zip(planes, drawn, strict=True))
+        return tuple(drawn)
+
+    def table(self, encoding: YuvEncoding | None, device: torch.device) -> Tensor:
+        """What each label keeps of the frame and what it adds to it.
+
+        Args:
+            encoding: that of the frame.
+            device: where the table shall be.
+
+        Returns:
+            `(256, 3, 2)` float32, by label and by R, G, B or Y, U, V: a drawn pixel is `round(p * t[0] + t[1])`.
+        """
+        if (device, encoding) not in self._tables:
+            drawn = (self._undrawn == 0)[:, None]  # (256, 1)
+            opacity = np.where(drawn, self._opacity, 255 - self._elsewhere) / 255
+            towards = np.where(drawn, self._color_table(encoding), _black(encoding))  # (256, 3)
+            table = np.stack(np.broadcast_arrays(1 - opacity, towards * opacity), axis=2).astype(np.float32)
+            self._tables[device, encoding] = torch.from_numpy(table).to(device)
+        return self._tables[device, encoding]
+
+    def blend_legend(self, drawn: Sequence[Tensor], labels: Tensor, encoding: YuvEncoding | None) -> None:
+        """Draw the legend, if the style wants one, onto a drawn frame's planes, in place and on their device.
+
+        Args:
+            drawn: planes of the part of the picture that shows the classes.
+            labels: class indices, `(H, W)` uint8.
+            encoding: that of the frame.
+        """
         legend = self._legend(labels)
         if legend is not None:
-            legend.blend_torch(drawn)
-        return torch.cat((rgb, drawn), dim=1) if self.style.view == "side-by-side" else drawn
+            legend.blend_torch(drawn, encoding)
 
-    def _draw(self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        """Draw into `out`, in place: allocating pictures in between takes as long as the arithmetic."""
-        cv2.applyColorMap(labels, self._colors, out)
+    def _draw(
+        self,
+        plane: NDArray[np.uint8],
+        labels: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        number: int,
+        encoding: YuvEncoding | None,
+    ) -> None:
+        """Draw one plane into `out`, in place: allocating pictures in between takes as long as the arithmetic."""
+        colors, black = self._color_table(encoding), _black(encoding)[number]
+        if encoding is None:
+            cv2.applyColorMap(labels, colors[:, None], out)
+        else:
+            cv2.LUT(labels, colors[:, number], out)
         if self._opacity < 255:
-            cv2.addWeighted(rgb, (255 - self._opacity) / 255, out, self._opacity / 255, 0, out)
+            cv2.addWeighted(plane, (255 - self._opacity) / 255, out, self._opacity / 255, 0, out)
         if len(self._drawn) < len(self.classes) or int(labels.max()) >= len(self.classes):
-            kept = rgb if self._elsewhere == 255 else cv2.convertScaleAbs(rgb, alpha=self._elsewhere / 255)
+            share = self._elsewhere / 255
+            kept = plane if share == 1 else cv2.convertScaleAbs(plane, alpha=share, beta=black * (1 - share))
             cv2.copyTo(kept, cv2.LUT(labels, self._undrawn), out)
 
-    def _table(self) -> Tensor:
-        """What each label adds to the frame (RGB) and keeps of it, `(256, 4)` float32."""
-        drawn = torch.from_numpy(self._undrawn == 0)[:, None]  # (256, 1)
-        add = torch.from_numpy(self._colors[:, 0]).float() * (self._opacity / 255) * drawn
-        keep = torch.where(drawn, (255 - self._opacity) / 255, self._elsewhere / 255)
-        return torch.cat((add, keep), dim=1)
+    def _color_table(self, encoding: YuvEncoding | None) -> NDArray[np.uint8]:
+        """The palette for all 256 labels, `(256, 3)`, in the frame's own terms; black where there is no class."""
+        if encoding not in self._colors:
+            colors = _color_map(self.classes)[:, 0]
+            if encoding is not None:
+                colors = np.rint(colors @ encoding.from_rgb().T + encoding.black).astype(np.uint8)
+            self._colors[encoding] = colors
+        return self._colors[encoding]
 
     def _legend(self, labels: NDArray[np.uint8] | Tensor) -> Panel | None:
         """Return the legend for a frame; its labels are read only if not all drawn classes have room."""
@@ -177,9 +247,10 @@ def _color_map(classes: ClassSet) -> NDArray[np.uint8]:
     return table
 
 
-def _check(rgb_shape: tuple[int, ...], labels_shape: tuple[int, ...], are_bytes: bool) -> None:
-    if len(rgb_shape) != 3 or rgb_shape[2] != 3 or 0 in rgb_shape or rgb_shape[:2] != labels_shape or not are_bytes:
-        raise ConfigError(
-            "rendering needs an (H, W, 3) uint8 RGB frame and its (H, W) uint8 labels, "
-            f"got shapes {tuple(rgb_shape)} and {tuple(labels_shape)}{'' if are_bytes else ' of another type'}"
-        )
+def _black(encoding: YuvEncoding | None) -> tuple[int, int, int]:
+    return (0, 0, 0) if encoding is None else encoding.black
+
+
+def _mix(plane: Tensor, entries: Tensor) -> Tensor:
+    """Apply entries of the table, `(..., 2)`, to the pixels of a plane, `(...)` uint8."""
+    return (plane * entries[..., 0] + entries[..., 1]).round_().to(torch.uint8)

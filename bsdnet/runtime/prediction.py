@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bsdnet.picture import Picture
+
 Output = Literal["labels", "confidence", "rendered"]
 """What can be asked of a prediction."""
 
@@ -18,12 +20,15 @@ class Prediction:
     """Class indices at the frame's size, `(H, W)` uint8."""
     confidence: NDArray[np.uint8] | None = None
     """Softmax probability of the chosen class at the frame's size, `(H, W)` uint8, 255 being certain."""
-    rendered: NDArray[np.uint8] | None = None
-    """The frame with its classes drawn, `(H', W', 3)` uint8 RGB; side by side it is wider than the frame."""
+    rendered: Picture | None = None
+    """The frame with its classes drawn, in the frame's own pixel format; side by side it is twice as wide."""
     infer_s: float = 0.0
     """Seconds from the frame to its labels: resize, normalise, network, upsample, argmax."""
     render_s: float = 0.0
     """Seconds from the labels to the rendered frame."""
+    busy_s: float = 0.0
+    """Seconds for which the segmenter was at work for this frame; frames that it works on at once share the time, so
+    that its inverse is how many frames a second it can do."""
 
 
 class PredictionHandle(Protocol):

@@ -9,8 +9,8 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, overload
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bsdnet.errors import BackendError, BsdnetError
+from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer
 from bsdnet.runtime.backends import Network
 from bsdnet.runtime.postprocess import LabelUpsampler, confidence_map, labels_on_device
@@ -32,8 +33,8 @@ MAX_PENDING = 4
 class Job:
     """A frame and what is wanted of it."""
 
-    rgb: NDArray[np.uint8]
-    """The frame, `(H, W, 3)`, contiguous."""
+    picture: Picture
+    """The frame."""
     size: tuple[int, int]
     """Height and width at which the network sees it."""
     outputs: frozenset[Output]
@@ -71,6 +72,7 @@ class CpuRunner:
         self._slots = threading.BoundedSemaphore(MAX_PENDING)
         self._lock = threading.Lock()
         self._under_way: deque[tuple[Future[Prediction], Future[Prediction]]] = deque()  # the worker's, the caller's
+        self._busy_since_s = 0.0  # when the last frame was done, or work began after a pause
         self._executor = ThreadPoolExecutor(self._workers, thread_name_prefix="bsdnet-infer")
 
     def submit(self, job: Job) -> PredictionHandle:
@@ -83,6 +85,8 @@ class CpuRunner:
             except RuntimeError as error:  # closed by another thread while this one waited
                 self._slots.release()
                 raise BackendError("this segmenter is closed; load another one") from error
+            if not self._under_way:
+                self._busy_since_s = time.perf_counter()
             self._under_way.append((work, promised))
         work.add_done_callback(self._keep_promises)
         return _FutureHandle(promised)
@@ -93,11 +97,13 @@ class CpuRunner:
             while self._under_way and self._under_way[0][0].done():
                 work, promised = self._under_way.popleft()
                 self._slots.release()
+                now_s = time.perf_counter()
+                busy_s, self._busy_since_s = now_s - self._busy_since_s, now_s
                 error = work.exception()
                 if error is not None:
                     promised.set_exception(error)
                 else:
-                    promised.set_result(work.result())
+                    promised.set_result(replace(work.result(), busy_s=busy_s))
 
     def close(self) -> None:
         """Finish the jobs that were taken, then end the threads."""
@@ -107,9 +113,9 @@ class CpuRunner:
         begin = time.perf_counter()
         alone = len(self._under_way) == 1
         torch.set_num_threads(self._threads if alone else max(1, self._threads // self._workers))
-        frame_size = job.rgb.shape[0], job.rgb.shape[1]
+        frame_size = job.picture.size
         with torch.inference_mode():
-            x = self._preprocessor.from_array(job.rgb, job.size)
+            x = self._preprocessor.from_picture(job.picture, job.size)
             logits = self._network(x)[0].float().contiguous().numpy()
         logits_size = logits.shape[1], logits.shape[2]
         upsampler = self._upsampler
@@ -118,7 +124,7 @@ class CpuRunner:
         labels = upsampler(logits)
         confidence = confidence_map(logits, frame_size) if "confidence" in job.outputs else None
         inferred = time.perf_counter()
-        rendered = job.renderer.render(job.rgb, labels) if "rendered" in job.outputs else None
+        rendered = job.renderer.render_picture(job.picture, labels) if "rendered" in job.outputs else None
         return Prediction(
             labels=labels if "labels" in job.outputs else None,
             confidence=confidence,
@@ -182,20 +188,28 @@ class CudaRunner:
             for _ in range(4)
         )
         begin.record()
-        pinned = torch.empty(job.rgb.shape, dtype=torch.uint8, pin_memory=True)
-        np.copyto(pinned.numpy(), job.rgb)
-        rgb = pinned.to(self._device, non_blocking=True)  # PyTorch reuses pinned memory only after its upload
-        logits = self._network(self._preprocessor.from_tensor(rgb, job.size))
-        frame_size = job.rgb.shape[0], job.rgb.shape[1]
-        labels, confidence = labels_on_device(logits, frame_size, confidence="confidence" in job.outputs)
+        encoding = job.picture.encoding
+        planes = [self._upload(plane) for plane in job.picture.planes]
+        logits = self._network(self._preprocessor.from_tensors(planes, encoding, job.size))
+        labels, confidence = labels_on_device(logits, job.picture.size, confidence="confidence" in job.outputs)
         inferred.record()
-        rendered = job.renderer.render_torch(rgb, labels) if "rendered" in job.outputs else None
+        rendered = job.renderer.render_torch(planes, labels, encoding) if "rendered" in job.outputs else ()
         drawn.record()
-        results = (_download(labels if "labels" in job.outputs else None), _download(confidence), _download(rendered))
+        results = (_download(labels if "labels" in job.outputs else None), _download(confidence))
+        pictures = tuple(_download(plane) for plane in rendered)
         fetched.record()
-        return _CudaHandle((begin, inferred, drawn, fetched), results)
+        return _CudaHandle((begin, inferred, drawn, fetched), results, pictures, encoding)
+
+    def _upload(self, plane: NDArray[np.uint8]) -> Tensor:
+        pinned = torch.empty(plane.shape, dtype=torch.uint8, pin_memory=True)
+        np.copyto(pinned.numpy(), plane)
+        return pinned.to(self._device, non_blocking=True)  # PyTorch reuses pinned memory only after its upload
 
 
+@overload
+def _download(tensor: Tensor) -> Tensor: ...
+@overload
+def _download(tensor: None) -> None: ...
 def _download(tensor: Tensor | None) -> Tensor | None:
     if tensor is None:
         return None
@@ -206,8 +220,11 @@ def _download(tensor: Tensor | None) -> Tensor | None:
 class _CudaHandle:
     events: Sequence[torch.cuda.Event]
     """Begin, labels ready, rendered, downloaded."""
-    results: tuple[Tensor | None, Tensor | None, Tensor | None]
-    """Labels, confidence and rendered frame in pinned memory, valid after the last event."""
+    results: tuple[Tensor | None, Tensor | None]
+    """Labels and confidence in pinned memory, valid after the last event."""
+    rendered: tuple[Tensor, ...]
+    """Planes of the rendered frame in pinned memory, valid after the last event; empty if it was not asked for."""
+    encoding: YuvEncoding | None
 
     def result(self, timeout_s: float | None = None) -> Prediction:
         begin, inferred, drawn, fetched = self.events
@@ -220,13 +237,15 @@ class _CudaHandle:
             fetched.synchronize()
         except RuntimeError as error:
             raise _failure(error) from error
-        labels, confidence, rendered = (None if result is None else result.numpy() for result in self.results)
+        labels, confidence = (None if result is None else result.numpy() for result in self.results)
+        planes = tuple(plane.numpy() for plane in self.rendered)
         return Prediction(
             labels=labels,
             confidence=confidence,
-            rendered=rendered,
+            rendered=Picture(planes=planes, encoding=self.encoding) if planes else None,
             infer_s=begin.elapsed_time(inferred) / 1000,
             render_s=inferred.elapsed_time(drawn) / 1000,
+            busy_s=begin.elapsed_time(drawn) / 1000,
         )
 
     def done(self) -> bool:

@@ -15,6 +15,7 @@ from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.devices import select_device
 from bsdnet.errors import BackendError, ConfigError
+from bsdnet.picture import Picture
 from bsdnet.rendering import Renderer, RenderStyle
 from bsdnet.runtime.backends import (
     DTYPES,
@@ -181,35 +182,44 @@ class Segmenter:
         style = self.style if alpha is None else replace(self.style, alpha=alpha)
         rendered = self.submit(rgb, outputs={"rendered"}, style=style).result().rendered
         assert rendered is not None  # it was asked for
-        return rendered
+        return rendered.rgb
 
     def submit(
-        self, rgb: NDArray[np.uint8], *, outputs: AbstractSet[Output] = LABELS, style: RenderStyle | None = None
+        self,
+        picture: NDArray[np.uint8] | Picture,
+        *,
+        outputs: AbstractSet[Output] = LABELS,
+        style: RenderStyle | None = None,
+        size: tuple[int, int] | None = None,
     ) -> PredictionHandle:
         """Have a frame segmented in the background.
 
         Results come in the order of the frames. While four are pending, this waits.
 
         Args:
-            rgb: `(H, W, 3)` uint8 RGB, of any size; it must not be written to before the result is there.
+            picture: `(H, W, 3)` uint8 RGB or a `Picture`, of any size; it must not be written to before the result is
+                there.
             outputs: what to compute, of `labels`, `confidence` and `rendered`.
             style: how to draw; None for `self.style`.
+            size: height and width at which the network sees this frame; None for `size_for`.
 
         Returns:
             A handle on the prediction.
 
         Raises:
-            ConfigError: `rgb` is no such frame, or `outputs` asks for nothing or for something unknown.
+            ConfigError: `picture` is no such frame, or `outputs` asks for nothing or for something unknown.
             BackendError: the segmenter is closed, or the backend cannot run frames of this size.
         """
-        _check_frame(rgb)
+        if not isinstance(picture, Picture):
+            _check_frame(picture)
+            picture = Picture(planes=(np.ascontiguousarray(picture),))
         if not outputs or not outputs <= set(get_args(Output)):
             raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, got {sorted(outputs)}")
         if self._closed:
             raise BackendError("this segmenter is closed; load another one")
         job = Job(
-            rgb=np.ascontiguousarray(rgb),
-            size=self.size_for((rgb.shape[0], rgb.shape[1])),
+            picture=picture,
+            size=size or self.size_for(picture.size),
             outputs=frozenset(outputs),
             renderer=self._renderer_for(style or self.style),
         )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsdnet.errors import SourceError
+from bsdnet.picture import Picture
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.interfaces import VideoSource
 
@@ -84,7 +85,7 @@ class CameraSource(VideoSource):
             bgr, index, pts = self._newest
             self._newest = None
         rgb = np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
-        return Frame(planes=(rgb,), index=index, pts=pts, time_s=pts / _TICKS_PER_S)
+        return Frame(picture=Picture(planes=(rgb,)), index=index, pts=pts, time_s=pts / _TICKS_PER_S)
 
     def seek(self, time_s: float) -> None:
         """Raise: a camera has no past."""

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import av
 
 from bsdnet.errors import ConfigError, SinkError
+from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Output
 from bsdnet.stream.audio_copy import AudioCopy
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
@@ -112,7 +113,7 @@ class FileSink(VideoSink):
             raise SinkError(f"{self.name} was given a result without a rendered frame; ask the segmenter for it")
         try:
             if self._writer is None:
-                self._writer = self._start(result.frame, (rendered.shape[0], rendered.shape[1]))
+                self._writer = self._start(result.frame, rendered)
             self._writer.write(rendered, self._timeline.place(result.frame.pts))
         except (av.FFmpegError, OSError) as error:
             raise self._failed(error) from error
@@ -161,8 +162,8 @@ class FileSink(VideoSink):
             raise SinkError(f"{self.name} was not opened before it was written to")
         return self._info
 
-    def _start(self, first: Frame, size: tuple[int, int]) -> H264Writer:
-        info = self._opened_info
+    def _start(self, first: Frame, rendered: Picture) -> H264Writer:
+        info, size = self._opened_info, rendered.size
         if self._file is None:
             raise SinkError(f"{self.name} was not opened, or was closed, before it was written to")
         if max(size) > _MAX_SIDE_PX:
@@ -182,6 +183,7 @@ class FileSink(VideoSink):
             self._file,
             container=FORMATS[self._path.suffix.lower()],
             size=size,
+            encoding=rendered.encoding,
             time_base=info.time_base,
             fps=fps,
             crf=self._crf,

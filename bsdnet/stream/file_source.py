@@ -7,17 +7,16 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition, Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
+from bsdnet.decoding import as_fraction, decoded_picture, square_width_of
 from bsdnet.errors import SourceError
-from bsdnet.picture import as_fraction, picture_to_rgb, square_width_of
+from bsdnet.picture import Picture
 from bsdnet.stream.demux import iter_packets
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.interfaces import VideoSource
@@ -84,7 +83,7 @@ class FileSource(VideoSource):
                 return None
             index, pts = self._index, self._pts_of(picture)
             self._index, self._last_pts = index + 1, pts
-            return Frame(planes=(self._to_rgb(picture),), index=index, pts=pts, time_s=self._time_of(pts))
+            return Frame(picture=self._take(picture), index=index, pts=pts, time_s=self._time_of(pts))
 
     def seek(self, time_s: float) -> None:
         """Make the frame that is shown at `time_s` the next one."""
@@ -115,13 +114,12 @@ class FileSource(VideoSource):
         if first is None:
             raise SourceError(f"{self._path} has a video stream, but no frame of it can be decoded; it is damaged")
         self._ahead = [first]
-        height, width = self._to_rgb(first).shape[:2]
         self._first_pts = self._pts_of(first)
         duration = self._container.duration
         num_frames = self._stream.frames or (round(duration / av.time_base * self._fps) if duration else 0)
         return StreamInfo(
             name=self._path.name,
-            size=(height, width),
+            size=self._take(first).size,
             fps=self._fps,
             time_base=self._time_base,
             num_frames=num_frames or None,
@@ -198,9 +196,8 @@ class FileSource(VideoSource):
             return self._start_pts
         return self._last_pts + max(round(1 / (Fraction(self._fps) * self._time_base)), 1)
 
-    def _to_rgb(self, picture: VideoFrame) -> NDArray[np.uint8]:
-        """Convert a picture to upright `(H, W, 3)` uint8 RGB."""
-        return picture_to_rgb(picture, self._reformatter, self._square_width)
+    def _take(self, picture: VideoFrame) -> Picture:
+        return decoded_picture(picture, self._reformatter, self._square_width)
 
 
 def _open(path: Path) -> InputContainer:

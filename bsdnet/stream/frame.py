@@ -1,30 +1,21 @@
 """What travels through a stream: frames, and what is known of the stream that they come from."""
 
 from dataclasses import dataclass
-from enum import Enum
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Prediction
-
-
-class PixelFormat(Enum):
-    """How a frame's planes are to be read."""
-
-    RGB24 = "rgb24"
-    """One plane, `(H, W, 3)` uint8."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """One picture of a stream. Its planes belong to it alone and are not written to."""
+    """One picture of a stream and when it is shown."""
 
-    planes: tuple[NDArray[np.uint8], ...]
-    """The pixels, as `pixel_format` says."""
-    pixel_format: PixelFormat = PixelFormat.RGB24
-    """How to read `planes`."""
+    picture: Picture
+    """The pixels as the source has them. They may be a decoder's own memory: nobody writes to them."""
     index: int
     """Number of the frame in the stream, from 0; after a seek it is the number by time and frame rate."""
     pts: int
@@ -37,12 +28,12 @@ class Frame:
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.planes[0].shape[0], self.planes[0].shape[1]
+        return self.picture.size
 
     @property
     def rgb(self) -> NDArray[np.uint8]:
-        """The picture as `(H, W, 3)` uint8 RGB."""
-        return self.planes[0]
+        """The picture as `(H, W, 3)` uint8 RGB; converted at each call unless the source gives RGB."""
+        return self.picture.rgb
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,5 +1,6 @@
 """Encoding pictures as H.264 and writing them, with sound, in a form that can be played even if it is cut off."""
 
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import BinaryIO
 
@@ -12,11 +13,23 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
+from bsdnet.decoding import plane_pixels
+from bsdnet.picture import Matrix, Picture, YuvEncoding
 from bsdnet.stream.audio_copy import AudioCopy
 
 _HD_MIN_HEIGHT = 720  # from here on players take video for BT.709, below for BT.601; we write what they expect
 _KEYFRAME_INTERVAL_S = 1
-_BT709, _SMPTE170M = 1, 6  # as H.273 numbers matrices, primaries and transfer functions alike
+
+_TAGS: Mapping[Matrix, tuple[int, int, int]] = {  # matrix, primaries and transfer function, as H.273 numbers them
+    "bt601": (6, 6, 6),
+    "bt709": (1, 1, 1),
+    "bt2020": (9, 9, 14),
+}
+_COLORSPACES: Mapping[Matrix, Colorspace] = {
+    "bt601": Colorspace.ITU601,
+    "bt709": Colorspace.ITU709,
+    "bt2020": Colorspace.BT2020,
+}
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 """FFmpeg's names of the containers, by suffix."""
@@ -39,6 +52,7 @@ class H264Writer:
         container: one of the values of `FORMATS`.
         size: height and width of the pictures in pixels. Odd ones get a repeated last row or column: yuv420p needs
             even ones. Pictures of another size are scaled.
+        encoding: of the first picture, which need not be converted then; None if that is RGB.
         time_base: seconds per unit of the timestamps.
         fps: average frames per second, a hint for the encoder.
         crf: constant rate factor, 0 (lossless) to 51.
@@ -57,6 +71,7 @@ class H264Writer:
         *,
         container: str,
         size: tuple[int, int],
+        encoding: YuvEncoding | None,
         time_base: Fraction,
         fps: Fraction,
         crf: int,
@@ -67,7 +82,8 @@ class H264Writer:
     ) -> None:
         height, width = (side + side % 2 for side in size)
         self._size = (height, width)
-        self._matrix = Colorspace.ITU709 if height >= _HD_MIN_HEIGHT else Colorspace.ITU601
+        expected: Matrix = "bt709" if height >= _HD_MIN_HEIGHT else "bt601"
+        self._encoding = encoding or YuvEncoding(matrix=expected, full_range=False)
         self._reformatter = VideoReformatter()
         self._time_base = time_base
         self._audio = audio
@@ -84,29 +100,35 @@ class H264Writer:
         self._stream.time_base = time_base
         context = self._stream.codec_context
         context.time_base = time_base
-        context.color_range = ColorRange.MPEG
-        tag = _BT709 if self._matrix == Colorspace.ITU709 else _SMPTE170M
-        context.colorspace = context.color_primaries = context.color_trc = tag
+        context.color_range = self._range
+        context.colorspace, context.color_primaries, context.color_trc = _TAGS[self._encoding.matrix]
         if audio is not None:
             audio.add_streams(self._output)
         self._output.start_encoding()
         if audio is not None:
             audio.start(origin, from_start=from_start)
 
-    def write(self, rgb: NDArray[np.uint8], pts: int) -> None:
+    @property
+    def _range(self) -> ColorRange:
+        return ColorRange.JPEG if self._encoding.full_range else ColorRange.MPEG
+
+    def write(self, picture: Picture, pts: int) -> None:
         """Encode one picture.
 
         Args:
-            rgb: `(H, W, 3)` uint8.
+            picture: of any size and pixel format.
             pts: timestamp in the file, greater than the last one.
         """
-        picture = self._to_yuv(rgb)
-        picture.pts = self._last_pts = pts
-        picture.time_base = self._time_base
+        if picture.encoding == self._encoding and picture.size == self._size:
+            frame = _copy(picture)
+        else:
+            frame = self._convert(picture.rgb)
+        frame.pts = self._last_pts = pts
+        frame.time_base = self._time_base
         if self._next_keyframe is None or pts >= self._next_keyframe:
-            picture.pict_type = PictureType.I
+            frame.pict_type = PictureType.I
             self._next_keyframe = pts + int(_KEYFRAME_INTERVAL_S / self._time_base)
-        self._mux(self._stream.encode(picture))
+        self._mux(self._stream.encode(frame))
 
     def close(self, last_source_time: Fraction, end: Fraction) -> None:
         """Write what is still held back, the rest of the sound, and the index.
@@ -126,7 +148,7 @@ class H264Writer:
                 self._audio.copy_until(self._output, packet.dts * packet.time_base + self._origin)
             self._output.mux(packet)
 
-    def _to_yuv(self, rgb: NDArray[np.uint8]) -> VideoFrame:
+    def _convert(self, rgb: NDArray[np.uint8]) -> VideoFrame:
         height, width = rgb.shape[:2]
         bottom, right = height % 2, width % 2
         if (height + bottom, width + right) == self._size and (bottom or right):
@@ -138,7 +160,15 @@ class H264Writer:
             width=self._size[1],
             height=self._size[0],
             format="yuv420p",
-            dst_colorspace=self._matrix,
+            dst_colorspace=_COLORSPACES[self._encoding.matrix],
             src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
+            dst_color_range=self._range,
         )
+
+
+def _copy(picture: Picture) -> VideoFrame:
+    """Give the planes of Y, U and V to FFmpeg, which reads them later, in memory of its own."""
+    frame = VideoFrame(picture.size[1], picture.size[0], "yuv420p")
+    for source, target in zip(picture.planes, frame.planes, strict=True):
+        plane_pixels(target)[:] = source
+    return frame

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bsdnet.errors import ConfigError, SourceError
+from bsdnet.picture import Picture
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.interfaces import VideoSource
 
@@ -66,7 +67,9 @@ class IndexedSource(VideoSource):
             self._next += 1
             picture = self._picture(index)
             if picture is not None:
-                return Frame(planes=(picture,), index=index, pts=index, time_s=float(index / self._rate))
+                return Frame(
+                    picture=Picture(planes=(picture,)), index=index, pts=index, time_s=float(index / self._rate)
+                )
             self._lost_frames += 1
         return None
 

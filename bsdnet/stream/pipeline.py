@@ -11,10 +11,8 @@ from functools import partial
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bsdnet.errors import ConfigError, PipelineError
+from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.stream.flow import INFERENCE, READER, Ending, Flow, Job, Outlet, PipelineState
 from bsdnet.stream.frame import StreamResult
@@ -26,8 +24,8 @@ __all__ = ["Annotate", "PipelineState", "SegmenterLike", "StreamPipeline"]
 
 logger = logging.getLogger(__name__)
 
-Annotate = Callable[[NDArray[np.uint8], StreamStats], NDArray[np.uint8]]
-"""Draws on the rendered picture, `(H, W, 3)` uint8 RGB, in place or on a copy, and returns it."""
+Annotate = Callable[[Picture, StreamStats], Picture]
+"""Draws on the rendered picture, in place or on a copy, and returns it."""
 
 _STOP_S = 2.0  # the longest that stop() waits
 _ABORT_S = 1.2  # threads that hang in foreign code for longer than this are left behind
@@ -38,8 +36,8 @@ _HUD_REFRESH_S = 0.25  # numbers that change with every frame cannot be read
 class SegmenterLike(Protocol):
     """What a pipeline needs of a segmenter."""
 
-    def submit(self, rgb: NDArray[np.uint8], *, outputs: frozenset[Output]) -> PredictionHandle:
-        """Begin with one picture, `(H, W, 3)` uint8 RGB; predictions become ready in the order of the calls."""
+    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> PredictionHandle:
+        """Begin with one picture; predictions become ready in the order of the calls."""
         ...
 
 
@@ -326,7 +324,7 @@ class StreamPipeline:
             while self._pending:
                 self._collect()
             self._swap_segmenter()
-        self._pending.append((job, self._segmenter.submit(job.frame.rgb, outputs=self._outputs)))
+        self._pending.append((job, self._segmenter.submit(job.frame.picture, outputs=self._outputs)))
 
     def _swap_segmenter(self) -> None:
         while self._replacements:

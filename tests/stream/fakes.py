@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from bsdnet.errors import SourceError
+from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink, VideoSource
@@ -102,7 +103,7 @@ class FakeSource(VideoSource):
         time.sleep(self.read_s)
         index, self._next = self._next, self._next + 1
         self.reads += 1
-        return Frame(planes=(picture(index),), index=index, pts=index, time_s=index / FPS)
+        return Frame(picture=Picture(planes=(picture(index),)), index=index, pts=index, time_s=index / FPS)
 
     def seek(self, time_s: float) -> None:
         self.readers.add(threading.get_ident())
@@ -162,7 +163,8 @@ class FakeSegmenter:
         self.most_in_flight = 0
         self.outputs: set[frozenset[Output]] = set()
 
-    def submit(self, rgb: np.ndarray, *, outputs: frozenset[Output]) -> FakeHandle:
+    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> FakeHandle:
+        rgb = picture.rgb
         index = int(rgb[0, 0, 0])
         if index == self.fail_submit_at:
             raise RuntimeError(f"frame {index} was refused")
@@ -171,7 +173,7 @@ class FakeSegmenter:
         self.most_in_flight = max(self.most_in_flight, len(self.submitted) - len(self.taken))
         prediction = Prediction(
             labels=rgb[..., 0].copy() if "labels" in outputs else None,
-            rendered=np.full_like(rgb, self.mark) if "rendered" in outputs else None,
+            rendered=Picture(planes=(np.full_like(rgb, self.mark),)) if "rendered" in outputs else None,
             infer_s=0.004,
             render_s=0.002,
         )

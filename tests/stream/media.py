@@ -9,6 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
+from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink, VideoSource
@@ -116,9 +117,9 @@ def result(
     """What a pipeline gives a sink for frame `index`, with everything that a sink can want."""
     rgb = numbered(index) if rgb is None else rgb
     pts = index if pts is None else pts
-    frame = Frame(planes=(rgb,), index=index, pts=pts, time_s=float(pts * time_base))
+    frame = Frame(picture=Picture(planes=(rgb,)), index=index, pts=pts, time_s=float(pts * time_base))
     labels = np.full(rgb.shape[:2], index % 11, np.uint8)
-    return StreamResult(frame=frame, prediction=Prediction(labels=labels, rendered=rgb))
+    return StreamResult(frame=frame, prediction=Prediction(labels=labels, rendered=frame.picture))
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -132,5 +133,5 @@ def run(source: VideoSource, sink: VideoSink, *, frames: int | None = None) -> N
         for number, frame in enumerate(source):
             if number == frames:
                 break
-            sink.write(StreamResult(frame=frame, prediction=Prediction(rendered=frame.rgb)))
+            sink.write(StreamResult(frame=frame, prediction=Prediction(rendered=frame.picture)))
     sink.finish()

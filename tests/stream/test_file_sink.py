@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from bsdnet.errors import SinkError
+from bsdnet.picture import Matrix, Picture, YuvEncoding
+from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
 from bsdnet.stream.sink import FileSink
 from bsdnet.stream.source import ArraySource, FileSource
@@ -94,6 +96,46 @@ class TestFileSink:
             context = container.streams.video[0].codec_context
             tags = (context.colorspace, context.color_primaries, context.color_trc, context.color_range)
         assert tags == ((1, 1, 1, 1) if height == 720 else (6, 6, 6, 1))
+
+    @pytest.mark.parametrize(
+        ("matrix", "full_range", "tags"),
+        [("bt601", False, (6, 6, 6, 1)), ("bt709", True, (1, 1, 1, 2)), ("bt2020", False, (9, 9, 14, 1))],
+    )
+    def test_yuv_is_encoded_as_it_is(
+        self, tmp_path: Path, suffix: str, matrix: Matrix, full_range: bool, tags: tuple[int, ...]
+    ) -> None:
+        encoding = YuvEncoding(matrix=matrix, full_range=full_range)
+        rng = np.random.default_rng(0)
+        planes = tuple(rng.integers(16, 236, shape, np.uint8) for shape in ((50, 90), (25, 45), (25, 45)))
+        frame = replace(result(0).frame, picture=Picture(planes=planes, encoding=encoding))
+        out = tmp_path / f"out{suffix}"
+        sink = FileSink(out, crf=0)
+        sink.open(INFO)
+        sink.write(StreamResult(frame=frame, prediction=Prediction(rendered=frame.picture)))
+        planes[0][:] = 0  # the sink has made it its own
+        sink.finish()
+        expected = (np.random.default_rng(0).integers(16, 236, (50, 90), np.uint8), *planes[1:])
+        with av.open(str(out)) as container:
+            context = container.streams.video[0].codec_context
+            assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == tags
+            decoded = next(container.decode(video=0)).to_ndarray(format="yuvj420p" if full_range else "yuv420p")
+        np.testing.assert_array_equal(decoded.ravel(), np.concatenate([plane.ravel() for plane in expected]))
+
+    def test_another_pixel_format_in_the_middle_is_converted(self, tmp_path: Path, suffix: str) -> None:
+        first = Picture(
+            planes=(np.full(SIZE, 126, np.uint8), *[np.full((24, 32), 128, np.uint8)] * 2),
+            encoding=YuvEncoding(matrix="bt601", full_range=True),
+        )
+        other = replace(first, encoding=YuvEncoding(matrix="bt601", full_range=False))
+        out = tmp_path / f"out{suffix}"
+        sink = FileSink(out)
+        sink.open(INFO)
+        for index, picture in enumerate((first, Picture(planes=(numbered(10),)), other)):
+            sink.write(replace(result(index), prediction=Prediction(rendered=picture)))
+        sink.finish()
+        with FileSource(out) as source:
+            levels = [float(frame.rgb.mean()) for frame in source]
+        assert levels == pytest.approx([126, 96, (126 - 16) * 255 / 219], abs=2)
 
     def test_odd_sizes_repeat_the_last_row_and_column(self, tmp_path: Path, suffix: str) -> None:
         rng = np.random.default_rng(0)
@@ -242,6 +284,8 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from bsdnet.errors import SinkError
+from bsdnet.picture import Matrix, Picture, YuvEncoding
+from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import StreamInfo
 from bsdnet.stream.sink import FileSink
 from tests.stream.media import result

@@ -11,6 +11,7 @@ import pytest
 from av.video.reformatter import Colorspace
 
 from bsdnet.errors import SourceError
+from bsdnet.picture import YuvEncoding
 from bsdnet.stream.source import (
     FileSource,
 )
@@ -70,6 +71,32 @@ class TestFileSource:
             found = source.read().rgb
         centres = slice(8, None, 16)  # chroma is shared by neighbours at the edges of bars
         assert np.abs(found[height // 2, centres].astype(int) - bars[height // 2, centres]).max() <= 5
+
+    def test_planes_of_yuv_are_the_decoders_own(self, tmp_path: Path) -> None:
+        clip = write_clip(tmp_path / "bars.mp4", [color_bars(50)[:, :90]] * 2, matrix=Colorspace.ITU709, colorspace=1)
+        with FileSource(clip) as source, av.open(str(clip)) as container:
+            picture = source.read().picture
+            decoded = next(container.decode(video=0)).to_ndarray()  # Y, U and V below each other
+        assert picture.encoding == YuvEncoding(matrix="bt709", full_range=False)
+        assert [plane.shape for plane in picture.planes] == [(50, 90), (25, 45), (25, 45)]
+        np.testing.assert_array_equal(np.concatenate([plane.ravel() for plane in picture.planes]), decoded.ravel())
+
+    @pytest.mark.parametrize(
+        ("size", "properties"),
+        [
+            ((48, 64), {"rotation": 90}),
+            ((48, 64), {"sample_aspect_ratio": Fraction(4, 3)}),
+            ((49, 64), {"codec": "ffv1"}),
+            ((48, 63), {"codec": "ffv1"}),
+            ((48, 64), {"codec": "ffv1", "pix_fmt": "yuv444p"}),
+            ((48, 64), {"colorspace": 7}),  # SMPTE 240M
+        ],
+    )
+    def test_what_needs_work_comes_as_rgb(self, tmp_path: Path, size: tuple[int, int], properties: dict) -> None:
+        with FileSource(write_clip(tmp_path / "clip.mkv", [numbered(9, size)] * 2, **properties)) as source:
+            frame = source.read()
+        assert frame.picture.encoding is None
+        assert number_of(frame.rgb) == 9
 
     def test_pixels_come_out_square(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "wide.mp4", [numbered(1)] * 2, sample_aspect_ratio=Fraction(4, 3))

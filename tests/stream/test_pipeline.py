@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from bsdnet.errors import ConfigError
+from bsdnet.picture import Picture
 from bsdnet.stream.pipeline import PipelineState, StreamPipeline
 
 from .fakes import FakeSegmenter, FakeSink, FakeSource, eventually, settled, settles_at
@@ -104,7 +105,7 @@ class TestFlow:
 
         def annotate(rendered, stats):
             calls.append(stats)
-            return rendered + 100
+            return Picture(planes=(rendered.rgb + 100,))
 
         wants = frozenset({"rendered"})
         one, two = FakeSink("one", wants), FakeSink("two", wants)
@@ -112,7 +113,7 @@ class TestFlow:
         assert len(calls) == 5
         assert calls[-1].frames_in >= 1
         for sink in (one, two):
-            assert all((result.prediction.rendered == 105).all() for result in sink.results)
+            assert all((result.prediction.rendered.rgb == 105).all() for result in sink.results)
 
     def test_nothing_is_annotated_where_nothing_is_rendered(self):
         run(FakeSource(3), FakeSink(), annotate=lambda rendered, stats: pytest.fail("called"))

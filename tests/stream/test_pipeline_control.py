@@ -215,7 +215,7 @@ class TestReplaceSegmenter:
             assert sink.indices == list(range(200))
             assert slow.submitted + fast.submitted == list(range(200))
             assert slow.taken == slow.submitted
-            marks = [int(result.prediction.rendered[0, 0, 0]) for result in sink.results]
+            marks = [int(result.prediction.rendered.rgb[0, 0, 0]) for result in sink.results]
             assert marks == [1] * len(slow.submitted) + [2] * len(fast.submitted)
             assert fast.submitted
 

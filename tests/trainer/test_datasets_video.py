@@ -41,7 +41,7 @@ def played(path: Path) -> list[np.ndarray]:
     frames = []
     with FileSource(path) as source:
         while (frame := source.read()) is not None:
-            frames.append(frame.planes[0])
+            frames.append(frame.rgb)
     return frames
 
 

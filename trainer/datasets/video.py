@@ -18,8 +18,8 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from bsdnet.classes import ClassSet
+from bsdnet.decoding import decoded_picture, square_width_of
 from bsdnet.errors import ConfigError, DatasetError
-from bsdnet.picture import picture_to_rgb, square_width_of
 from trainer.datasets.files import checked_index, read_rgb, select_groups
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -143,7 +143,7 @@ class _Video:
                 stream.thread_count = 1  # the processes that load data are many already
                 for picture in _decode_from(container, stream, start):
                     if picture.pts == time:
-                        return picture_to_rgb(picture, VideoReformatter(), square_width_of(stream))
+                        return decoded_picture(picture, VideoReformatter(), square_width_of(stream)).rgb
                     if picture.pts is not None and picture.pts > time:
                         break
         raise DatasetError(f"{self.path}: frame {number} cannot be decoded, the file is damaged there; {_CONVERT}")
