@@ -19,8 +19,7 @@ from typing import Any
 
 import click
 
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
+from bsdnet.runtime.machine import describe_machine
 
 TABLES: dict[str, dict[str, list[str]]] = {
     "distill": {

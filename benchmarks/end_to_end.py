@@ -18,10 +18,8 @@ import torch
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, load_checkpoint
 from bsdnet.runtime.backends import Network
+from bsdnet.runtime.machine import describe_machine
 from bsdnet.stream.source import open_source
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
 
 
 @click.command()

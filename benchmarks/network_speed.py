@@ -21,9 +21,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from bsdnet.modeling import bsdnet_b, bsdnet_s, fold_batch_norms
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
+from bsdnet.runtime.machine import describe_machine
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -4,7 +4,6 @@ python benchmarks/precision.py camvid --output benchmarks/results/precision-cpu.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import click
@@ -12,10 +11,8 @@ import numpy as np
 
 from bsdnet import Segmenter
 from bsdnet.metrics import ConfusionMatrix
+from bsdnet.runtime.machine import describe_machine
 from trainer.datasets.camvid import CamVid
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
 
 
 @click.command()

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsdnet.classes import CAMVID_11
+from bsdnet.runtime.machine import describe_machine
 from trainer.data import default_recipe, open_data
 from trainer.objective import SegmentationObjective
 from trainer.options import parse_size
@@ -33,9 +34,6 @@ from trainer.recipes import CAMVID_360, SegmentationRecipe
 from trainer.segmentation import SegmentationTask
 from trainer.teacher import load_teacher
 from trainer.trainees import build_student
-
-sys.path.insert(0, str(Path(__file__).parent))
-from machine import describe_machine
 
 
 @click.command()

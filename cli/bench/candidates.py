@@ -1,0 +1,142 @@
+"""What is measured: our networks, and anybody's."""
+
+import copy
+import importlib.util
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from bsdnet.checkpoint import Checkpoint, CheckpointMetadata, default_weights, load_checkpoint
+from bsdnet.classes import CITYSCAPES_19
+from bsdnet.errors import CheckpointError, ConfigError
+from bsdnet.modeling import BSDNet, bsdnet_b, bsdnet_s
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
+
+logger = logging.getLogger(__name__)
+
+MODELS: dict[str, Callable[[], BSDNet]] = {"s": bsdnet_s, "b": bsdnet_b}
+CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
+_TRAIN_SIZE = (1024, 2048)  # of random weights; every measurement names its own size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A network to be measured."""
+
+    name: str
+    """For the table."""
+    spec: str
+    """What `load_candidate` made it of."""
+    model: nn.Module
+    """In evaluation mode, fp32, on the CPU."""
+    weights: str
+    """Where its weights are from, and what it tells apart."""
+    checkpoint: Checkpoint | None = None
+    """Of ours; None of a foreign one, which can only be measured alone."""
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters the network has, nothing folded."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+def load_candidate(spec: str) -> Candidate:
+    """Load what the command line names.
+
+    Args:
+        spec: `s` or `b` for the weights that ship, or else random ones of 19 classes; `block=NAME` and `context=NAME`
+            behind such a letter and a colon for one of the paper's alternatives; FILE.py:FACTORY; or a weights file.
+
+    Raises:
+        ConfigError: FILE.py:FACTORY cannot be loaded.
+        CheckpointError: the weights cannot be loaded.
+    """
+    if ".py:" in spec:
+        return _foreign(spec)
+    name, _, change = spec.partition(":")
+    if change and name in CONFIGS:
+        field, _, value = change.partition("=")
+        return _random(spec, value, BSDNet(replace(CONFIGS[name], **{field: value})), name)  # type: ignore[arg-type]
+    if name not in MODELS:
+        checkpoint = load_checkpoint(Path(spec))
+        return _ours(spec, Path(spec).stem, checkpoint, Path(spec).name)
+    try:
+        shipped = default_weights(name)
+    except CheckpointError:
+        return _random(spec, f"BSDNet-{name.upper()}", MODELS[name](), name)
+    return _ours(spec, f"BSDNet-{name.upper()}", load_checkpoint(shipped), shipped.name)
+
+
+def count_macs(model: nn.Module, size: tuple[int, int]) -> int | None:
+    """Count multiply-accumulates of one picture: those of convolutions and matrix products, nothing else.
+
+    Nothing is computed: the network runs on tensors without values.
+
+    Args:
+        model: any network.
+        size: height and width of the input.
+
+    Returns:
+        The count, or None if the network needs values to run.
+    """
+    try:
+        hollow = copy.deepcopy(model).to("meta")
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            hollow(torch.empty(1, 3, *size, device="meta"))
+    except Exception as error:  # a foreign network may do anything with its input
+        logger.debug("multiply-accumulates cannot be counted", exc_info=error)
+        return None
+    return int(counter.get_total_flops()) // 2  # it counts a multiplication and an addition as two
+
+
+def fold_foreign(model: nn.Module) -> nn.Module | None:
+    """Fold batch norms into the convolutions before them, wherever the network's code puts them.
+
+    Returns:
+        A folded copy, or None if torch.fx cannot trace the network.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what torch.fx itself imports
+        from torch.fx.experimental.optimization import fuse
+    try:
+        folded: nn.Module = fuse(model)
+    except Exception:  # whatever a network does that cannot be traced
+        return None
+    return folded
+
+
+def _ours(spec: str, name: str, checkpoint: Checkpoint, weights: str) -> Candidate:
+    described = f"{weights}, {len(checkpoint.metadata.class_set)} classes"
+    return Candidate(name=name, spec=spec, model=checkpoint.model, weights=described, checkpoint=checkpoint)
+
+
+def _random(spec: str, name: str, model: BSDNet, letter: str) -> Candidate:
+    metadata = CheckpointMetadata(architecture=f"bsdnet_{letter}", class_set=CITYSCAPES_19, train_size=_TRAIN_SIZE)
+    return _ours(spec, name, Checkpoint(model=model.eval(), metadata=metadata), "random")
+
+
+def _foreign(spec: str) -> Candidate:
+    file, _, factory = spec.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"--module {spec}: there is no file {file}; expected FILE.py:FACTORY")
+    sys.path.append(str(path.parent.resolve()))  # a file may import its neighbours, as when it is run
+    described = importlib.util.spec_from_file_location(path.stem, path)
+    assert described is not None  # the name ends in .py
+    assert described.loader is not None
+    loaded = importlib.util.module_from_spec(described)
+    try:
+        described.loader.exec_module(loaded)
+        made = getattr(loaded, factory)()
+    except Exception as error:  # foreign code raises anything
+        raise ConfigError(f"--module {spec} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"--module {spec}: {factory}() gave a {type(made).__name__}, expected a torch.nn.Module")
+    return Candidate(name=factory, spec=spec, model=made.eval(), weights="its own")
