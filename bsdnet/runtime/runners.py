@@ -7,21 +7,17 @@ of them: whoever submits more waits, so that frames cannot pile up.
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Protocol, overload
+from typing import Protocol
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from bsdnet.errors import BackendError, BsdnetError
-from bsdnet.picture import Picture, YuvEncoding
+from bsdnet.picture import Picture
 from bsdnet.rendering import Renderer
 from bsdnet.runtime.backends import Network
-from bsdnet.runtime.postprocess import LabelUpsampler, confidence_map, labels_on_device
+from bsdnet.runtime.postprocess import LabelUpsampler, confidence_map
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.runtime.preprocess import Preprocessor
 
@@ -144,113 +140,13 @@ class _FutureHandle:
         except (BsdnetError, TimeoutError):
             raise
         except Exception as error:
-            raise _failure(error) from error
+            raise inference_failure(error) from error
 
     def done(self) -> bool:
         return self.future.done()
 
 
-class CudaRunner:
-    """Runs jobs on a GPU, on a stream of its own; between upload and download the frame stays there.
-
-    Work is queued by the thread that submits. The GPU works it off while that thread goes on, and a handle waits for
-    the event behind its own results.
-    """
-
-    def __init__(self, network: Network, preprocessor: Preprocessor, device: torch.device) -> None:
-        self._network = network
-        self._preprocessor = preprocessor
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pending: deque[torch.cuda.Event] = deque()
-        self._lock = threading.Lock()
-
-    def submit(self, job: Job) -> PredictionHandle:
-        """Queue a job on the GPU; wait first while `MAX_PENDING` are under way."""
-        with self._lock:
-            if len(self._pending) == MAX_PENDING:
-                self._pending.popleft().synchronize()
-            try:
-                with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-                    handle = self._launch(job)
-            except RuntimeError as error:
-                raise _failure(error) from error
-            self._pending.append(handle.events[-1])
-            return handle
-
-    def close(self) -> None:
-        """Wait for the GPU to finish the jobs that were taken."""
-        self._stream.synchronize()
-
-    def _launch(self, job: Job) -> "_CudaHandle":
-        begin, inferred, drawn, fetched = (
-            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            for _ in range(4)
-        )
-        begin.record()
-        encoding = job.picture.encoding
-        planes = [self._upload(plane) for plane in job.picture.planes]
-        logits = self._network(self._preprocessor.from_tensors(planes, encoding, job.size))
-        labels, confidence = labels_on_device(logits, job.picture.size, confidence="confidence" in job.outputs)
-        inferred.record()
-        rendered = job.renderer.render_torch(planes, labels, encoding) if "rendered" in job.outputs else ()
-        drawn.record()
-        results = (_download(labels if "labels" in job.outputs else None), _download(confidence))
-        pictures = tuple(_download(plane) for plane in rendered)
-        fetched.record()
-        return _CudaHandle((begin, inferred, drawn, fetched), results, pictures, encoding)
-
-    def _upload(self, plane: NDArray[np.uint8]) -> Tensor:
-        pinned = torch.empty(plane.shape, dtype=torch.uint8, pin_memory=True)
-        np.copyto(pinned.numpy(), plane)
-        return pinned.to(self._device, non_blocking=True)  # PyTorch reuses pinned memory only after its upload
-
-
-@overload
-def _download(tensor: Tensor) -> Tensor: ...
-@overload
-def _download(tensor: None) -> None: ...
-def _download(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None:
-        return None
-    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _CudaHandle:
-    events: Sequence[torch.cuda.Event]
-    """Begin, labels ready, rendered, downloaded."""
-    results: tuple[Tensor | None, Tensor | None]
-    """Labels and confidence in pinned memory, valid after the last event."""
-    rendered: tuple[Tensor, ...]
-    """Planes of the rendered frame in pinned memory, valid after the last event; empty if it was not asked for."""
-    encoding: YuvEncoding | None
-
-    def result(self, timeout_s: float | None = None) -> Prediction:
-        begin, inferred, drawn, fetched = self.events
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        try:
-            while deadline is not None and not self.done():  # an event cannot be waited for with a limit
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"no prediction within {timeout_s} s")
-                time.sleep(0.0005)
-            fetched.synchronize()
-        except RuntimeError as error:
-            raise _failure(error) from error
-        labels, confidence = (None if result is None else result.numpy() for result in self.results)
-        planes = tuple(plane.numpy() for plane in self.rendered)
-        return Prediction(
-            labels=labels,
-            confidence=confidence,
-            rendered=Picture(planes=planes, encoding=self.encoding) if planes else None,
-            infer_s=begin.elapsed_time(inferred) / 1000,
-            render_s=inferred.elapsed_time(drawn) / 1000,
-            busy_s=begin.elapsed_time(drawn) / 1000,
-        )
-
-    def done(self) -> bool:
-        return bool(self.events[-1].query())  # type: ignore[no-untyped-call]
-
-
-def _failure(error: Exception) -> BackendError:
-    return BackendError(f"inference failed: {type(error).__name__}: {error}")
+def inference_failure(error: Exception) -> BackendError:
+    """Say in one line what went wrong while a frame was worked on."""
+    reason = next(iter(str(error).splitlines()), "")
+    return BackendError(f"inference failed: {type(error).__name__}: {reason}")

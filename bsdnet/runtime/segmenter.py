@@ -24,9 +24,11 @@ from bsdnet.runtime.backends import (
     PrecisionName,
     select_precision,
 )
+from bsdnet.runtime.cuda_runner import CudaDevice, CudaRunner
+from bsdnet.runtime.cuda_stages import select_stages
 from bsdnet.runtime.prediction import Output, PredictionHandle
 from bsdnet.runtime.preprocess import Preprocessor
-from bsdnet.runtime.runners import CpuRunner, CudaRunner, Job, Runner
+from bsdnet.runtime.runners import CpuRunner, Job, Runner
 
 SIZE_STEP = 32
 """The network halves its input five times; sizes that are multiples of this leave no odd rows and columns."""
@@ -86,7 +88,8 @@ class Segmenter:
         preprocessor = Preprocessor(metadata.mean, metadata.std, self.device, DTYPES[self.precision])
         self._runner: Runner
         if self.device.type == "cuda":
-            self._runner = CudaRunner(self._network, preprocessor, self.device)
+            stages = select_stages(preprocessor, self.device, self._network.dtype)
+            self._runner = CudaRunner(self._network, stages, CudaDevice(self.device))
         else:
             self._runner = CpuRunner(self._network, preprocessor)
         self._closed = False
