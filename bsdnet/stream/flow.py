@@ -62,7 +62,7 @@ class Job:
     frame: Frame
     """The frame, in the epoch in which it was read."""
     read_at_s: float
-    """When it had been read, on the clock of `time.perf_counter`."""
+    """When it had been read or, of a live source, captured, on the clock of `time.perf_counter`."""
 
 
 class Outlet:
@@ -84,6 +84,7 @@ class Flow:
         recorder: is told of frames that are read, dropped and skipped.
         capacity: frames that may wait before inference, and results before each sink that is not live.
         max_frames: frames to give to the segmenter in all; infinite for no limit.
+        max_time_s: time of a frame, in seconds, that is taken for the source's end; infinite for no limit.
         keep_open: pause at the source's end instead of finishing.
         pacer: when frames are due; None for as soon as possible.
     """
@@ -96,6 +97,7 @@ class Flow:
         *,
         capacity: int,
         max_frames: float,
+        max_time_s: float,
         keep_open: bool,
         pacer: Pacer | None,
     ) -> None:
@@ -107,6 +109,7 @@ class Flow:
         self._recorder = recorder
         self._capacity = capacity
         self._remaining = max_frames
+        self._max_time_s = max_time_s
         self._keep_open = keep_open
         self._pacer = pacer
 
@@ -232,14 +235,15 @@ class Flow:
         with self._lock:
             if self.ending is not None or epoch != self._epoch:
                 return
-            if frame is None:
+            if frame is None or frame.time_s >= self._max_time_s:
                 self._source_ended = True
             else:
                 self._recorder.frame_read(decode_s)
                 if self._info.live and self._inbox:
                     self._inbox.clear()
                     self._recorder.frame_dropped()
-                self._inbox.append(Job(frame=frame, read_at_s=time.perf_counter()))
+                read_at_s = time.perf_counter() if frame.captured_at_s is None else frame.captured_at_s
+                self._inbox.append(Job(frame=frame, read_at_s=read_at_s))
             self._infer_wake.notify()
 
     def take_frame(self, *, wait: bool) -> Job | None:

@@ -24,6 +24,11 @@ class Frame:
     """Presentation time in seconds from the stream's start."""
     epoch: int = 0
     """How many seeks came before this frame: frames of an earlier epoch are stale."""
+    captured_at_s: float | None = None
+    """When a live picture was captured, as far as this machine can tell, on the clock of `time.perf_counter`; None for
+    recordings."""
+    repeated: bool = False
+    """Whether it is the last picture of a live source again, because no newer one comes."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -56,6 +61,18 @@ class StreamInfo:
     """Whether `seek` works."""
     audio_path: str | None = None
     """File whose audio belongs to this stream; None if it has none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signal:
+    """How well pictures come in from a live source."""
+
+    reconnects: int = 0
+    """How often the connection was lost and found again."""
+    outage_s: float = 0.0
+    """Seconds in all, until now, for which no picture came when one should have."""
+    silent_s: float = 0.0
+    """Seconds since the last picture, if that is too long ago; 0 while pictures come."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Self
 
 from bsdnet.runtime.prediction import Output
-from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
+from bsdnet.stream.frame import Frame, Signal, StreamInfo, StreamResult
 
 
 class VideoSource(ABC):
@@ -26,6 +26,11 @@ class VideoSource(ABC):
     @abstractmethod
     def lost_frames(self) -> int:
         """How many frames could not be decoded so far."""
+
+    @property
+    def signal(self) -> Signal:
+        """How well pictures come in; recordings have no outages."""
+        return Signal()
 
     @abstractmethod
     def read(self) -> Frame | None:

@@ -56,6 +56,7 @@ class StreamPipeline:
             grow old behind it.
         queue_frames: frames that may wait before inference, and results before each sink that is not live.
         max_frames: end after so many frames; None for all.
+        max_time_s: end before the first frame of this or a later time, in seconds from the start; None for all.
         keep_open: at the source's end pause, so that `seek` still works, instead of finishing.
         realtime: play a file by its timestamps rather than as fast as possible; late frames are shown late, not left
             out.
@@ -75,6 +76,7 @@ class StreamPipeline:
         in_flight: int = 2,
         queue_frames: int = 4,
         max_frames: int | None = None,
+        max_time_s: float | None = None,
         keep_open: bool = False,
         realtime: bool = False,
         speed: float = 1.0,
@@ -105,6 +107,7 @@ class StreamPipeline:
             self._recorder,
             capacity=queue_frames,
             max_frames=math.inf if max_frames is None else max_frames,
+            max_time_s=math.inf if max_time_s is None else max_time_s,
             keep_open=keep_open,
             pacer=pacer if realtime and not self._info.live else None,
         )
@@ -130,7 +133,11 @@ class StreamPipeline:
         """How the stream is doing; once it has ended, how it was doing then."""
         read_ahead, queued = self._flow.depths()
         return self._recorder.snapshot(
-            lost=self._source.lost_frames, read_ahead=read_ahead, in_flight=len(self._pending), queued=queued
+            lost=self._source.lost_frames,
+            signal=self._source.signal,
+            read_ahead=read_ahead,
+            in_flight=len(self._pending),
+            queued=queued,
         )
 
     @property

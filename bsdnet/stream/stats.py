@@ -10,9 +10,11 @@ from typing import Literal
 
 import numpy as np
 
+from bsdnet.stream.frame import Signal
+
 Stage = Literal["decode", "infer", "render", "encode", "total"]
 """What is timed: reading a frame; frame to labels; labels to picture; writing to a sink that gets every frame;
-and the whole way from the moment a frame was read until a sink had it."""
+and the whole way until a sink had it, from the moment a frame was read, or, of a live source, captured."""
 
 STAGES: tuple[Stage, ...] = ("decode", "infer", "render", "encode", "total")
 
@@ -84,6 +86,8 @@ class StreamStats:
     """Frames read that wait for inference."""
     in_flight: int
     """Frames that the segmenter is working on."""
+    signal: Signal
+    """How well pictures come in from a live source."""
     sinks: tuple[SinkStats, ...]
     """Every sink, in the order in which the pipeline got them."""
 
@@ -142,7 +146,7 @@ class StatsRecorder:
             self._sinks[sink].skipped += 1
 
     def frame_written(self, sink: int, write_s: float, total_s: float) -> None:
-        """Count a frame that the sink of this number wrote in `write_s`, `total_s` after it was read."""
+        """Count a frame that the sink of this number wrote in `write_s`, `total_s` after it was read or captured."""
         now = time.perf_counter()
         with self._lock:
             self._sinks[sink].written.add(now)
@@ -154,12 +158,19 @@ class StatsRecorder:
                     self._first_frame_s = now - self._started_at
 
     def snapshot(
-        self, *, lost: int = 0, read_ahead: int = 0, in_flight: int = 0, queued: Sequence[int] | None = None
+        self,
+        *,
+        lost: int = 0,
+        signal: Signal = Signal(),  # noqa: B008 - it is frozen
+        read_ahead: int = 0,
+        in_flight: int = 0,
+        queued: Sequence[int] | None = None,
     ) -> StreamStats:
         """Sum up.
 
         Args:
             lost: frames that the source lost so far.
+            signal: how well pictures come in.
             read_ahead: frames read that wait for inference.
             in_flight: frames that the segmenter is working on.
             queued: results that wait for each sink; None for nothing.
@@ -189,6 +200,7 @@ class StatsRecorder:
                 latency={stage: timer.latency() for stage, timer in self._timers.items()},
                 read_ahead=read_ahead,
                 in_flight=in_flight,
+                signal=signal,
                 sinks=sinks,
             )
 
