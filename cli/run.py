@@ -14,6 +14,7 @@ from cli.signals import StopSignals
 if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
     from bsdnet.rendering import RenderStyle
     from bsdnet.runtime.segmenter import Segmenter
+    from bsdnet.stream.hardware_decoding import HardwareDecoding
     from bsdnet.stream.interfaces import VideoSink, VideoSource
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,13 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
 @click.option(
     "--fps", type=float, help="Frames per second of a folder of images or of the demo.  [default: 15; of the demo 25]"
 )
+@click.option(
+    "--hwaccel",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="Decode video files on an NVIDIA GPU where that works, unless --device is cpu; or never.",
+)
 @click.option("--audio/--no-audio", default=True, show_default=True, help="Copy the source's sound.")
 @click.option("-y", "--overwrite", is_flag=True, help="Replace an existing output, once the new one is finished.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of what happens.")
@@ -115,7 +123,11 @@ def run(options: dict[str, Any]) -> int:
     from bsdnet.stream.source import open_source
 
     file_sinks = _file_sinks(options)  # what is wrong with the output and the source is known without the network
-    with open_source(options["source"], fps=options["fps"]) as source, _load_segmenter(options) as segmenter:
+    hwaccel: HardwareDecoding = "none" if options["device"] == "cpu" else options["hwaccel"]
+    with (
+        open_source(options["source"], fps=options["fps"], hwaccel=hwaccel) as source,
+        _load_segmenter(options) as segmenter,
+    ):
         logger.debug("read %s and loaded the network for %s", source.info, segmenter.device)
         return _run_stream(options, source, segmenter, [*file_sinks, *_mask_sinks(options, segmenter)])
 

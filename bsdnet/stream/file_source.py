@@ -1,10 +1,13 @@
 """Video files, decoded by FFmpeg through PyAV."""
 
+import logging
 import math
 import threading
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 import av
 from av.container import InputContainer
@@ -15,10 +18,16 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from bsdnet.decoding import as_fraction, decoded_picture, square_width_of
-from bsdnet.errors import SourceError
+from bsdnet.errors import ConfigError, SourceError
 from bsdnet.picture import Picture
 from bsdnet.stream.demux import iter_packets
 from bsdnet.stream.frame import Frame, StreamInfo
+from bsdnet.stream.hardware_decoding import (
+    HardwareDecoding,
+    open_on_device,
+    why_not_decoded_on_device,
+    why_not_on_device,
+)
 from bsdnet.stream.interfaces import VideoSource
 
 _SEEK_TOLERANCE_S = 1e-6  # so that a frame's own time finds this frame whatever the rounding of floats
@@ -26,6 +35,12 @@ _SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0, math.inf)  # not every demuxer lands befor
 _BEFORE_START_S = -10.0  # where to go to get the first frame for certain
 _CLOSE_TIMEOUT_S = 1.0
 _FALLBACK_FPS = 25.0
+
+logger = logging.getLogger(__name__)
+
+
+class _DeviceFailed(Exception):
+    """The GPU could not decode something; software may, or knows how to step over it."""
 
 
 class FileSource(VideoSource):
@@ -35,19 +50,22 @@ class FileSource(VideoSource):
 
     Args:
         path: any file that FFmpeg decodes.
+        hwaccel: where to decode. What fails on the GPU is decoded again in software, so that no frame is lost by it.
 
     Raises:
         SourceError: the file is missing, may not be read, is no video, or no frame of it can be decoded.
+        ConfigError: no such `hwaccel`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, hwaccel: HardwareDecoding = "none") -> None:
+        if hwaccel not in get_args(HardwareDecoding):
+            raise ConfigError(f"hwaccel must be one of {', '.join(get_args(HardwareDecoding))}, got {hwaccel!r}")
         self._path = Path(path)
         self._container = _open(self._path)
         self._lock = threading.Lock()  # FFmpeg crashes if a container is closed while it decodes
         self._closed = False
         try:
-            self._stream = _video_stream(self._container, self._path)
-            self._stream.thread_type = "AUTO"
+            self._adopt(self._container)
             self._time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
             self._fps = _fps(self._stream)
             self._start_pts = self._find_start()
@@ -58,8 +76,9 @@ class FileSource(VideoSource):
             self._sought = False
             self._index = 0
             self._last_pts: int | None = None
-            self._frames = self._decode()
-            self._ahead: list[VideoFrame] = []
+            self._on_device = False
+            if hwaccel == "auto":
+                self._try_device()
             self._info = self._describe()
         except BaseException:
             self._container.close()
@@ -94,9 +113,7 @@ class FileSource(VideoSource):
             self._sought = True
             self._last_pts = None
             target = self._start_pts + math.floor((time_s + _SEEK_TOLERANCE_S) / self._time_base)
-            for back_s in _SEEK_BACK_S:
-                if self._seek_to(target, max(time_s - back_s, _BEFORE_START_S)):
-                    break
+            self._go_to(target)
             pts = self._ahead[0].pts if self._ahead else None
             self._index = 0 if pts is None else round(float((pts - self._first_pts) * self._time_base) * self._fps)
 
@@ -109,8 +126,56 @@ class FileSource(VideoSource):
             finally:
                 self._lock.release()
 
+    def _adopt(self, container: InputContainer) -> None:
+        """Read from `container` from now on."""
+        self._container = container
+        self._stream = _video_stream(container, self._path)
+        self._stream.thread_type = "AUTO"
+        self._frames = self._decode()
+        self._ahead: list[VideoFrame] = []
+
+    def _try_device(self) -> None:
+        """Decode on the GPU if that seems to work; the first picture tells for certain."""
+        reason = why_not_on_device(self._stream.codec_context.codec)
+        if reason is None and self._container.duration is None:
+            reason = "it does not say where its frames are, so what fails on the GPU could not be decoded again"
+        if reason is None:
+            try:
+                container = open_on_device(self._path)
+            except av.FFmpegError as error:
+                reason = f"the GPU does not take it: {error.strerror}"
+        if reason is not None:
+            logger.info("%s is decoded in software: %s", self._path.name, reason)
+            return
+        self._container.close()
+        self._adopt(container)
+        self._on_device = True
+
+    def _use_software(self, reason: object) -> None:
+        """Leave the GPU and begin anew in software."""
+        logger.info("%s is decoded in software from here on: %s", self._path.name, reason)
+        self._on_device = False
+        self._container.close()
+        self._adopt(_open(self._path))
+
+    def _resume(self) -> None:
+        """Go to the frame after the last one that was read, and count as if all had been decoded at once."""
+        decoded, last_pts = self._decoded, self._last_pts
+        if last_pts is None:
+            self._decoded = 0
+            return
+        self._go_to(last_pts)
+        self._ahead = [picture for picture in self._ahead if picture.pts is None or picture.pts > last_pts]
+        self._decoded = decoded + len(self._ahead)
+
     def _describe(self) -> StreamInfo:
         first = self._next_picture()
+        if self._on_device and (reason := why_not_decoded_on_device(self._stream)):
+            self._use_software(reason)
+            self._resume()
+            first = self._next_picture()
+        elif self._on_device:
+            logger.info("%s is decoded on the GPU", self._path.name)
         if first is None:
             raise SourceError(f"{self._path} has a video stream, but no frame of it can be decoded; it is damaged")
         self._ahead = [first]
@@ -137,30 +202,49 @@ class FileSource(VideoSource):
         return math.floor(min(starts) / self._time_base) if starts else 0
 
     def _next_picture(self) -> VideoFrame | None:
-        return self._ahead.pop(0) if self._ahead else next(self._frames, None)
+        if self._ahead:
+            return self._ahead.pop(0)
+        try:
+            return next(self._frames, None)
+        except _DeviceFailed as failure:
+            self._use_software(failure)
+            self._resume()
+            return self._next_picture()
 
     def _decode(self) -> Iterator[VideoFrame]:
         """Decode packet by packet, so that one that is broken takes no other with it."""
-        for packet in iter_packets(self._container, [self._stream]):
-            yield from self._decode_packet(packet)
-        yield from self._decode_packet(None)  # the frames that the decoder still holds back
+        # None gives the frames that the decoder still holds back.
+        for packet in chain(iter_packets(self._container, [self._stream]), (None,)):
+            for picture in self._decode_packet(packet):
+                self._decoded += 1
+                yield picture
         if not self._sought:
             self._lost_frames = max(self._lost_frames, self._num_indexed() - self._decoded)
 
     def _decode_packet(self, packet: "Packet[Stream] | None") -> list[VideoFrame]:
         try:
-            frames = self._stream.decode(packet)
-        except av.FFmpegError:
+            return self._stream.decode(packet)
+        except av.FFmpegError as error:
+            if self._on_device:
+                raise _DeviceFailed(f"the GPU failed: {error.strerror}") from error
             self._lost_frames += 1
             return []
-        self._decoded += len(frames)
-        return frames
 
     def _num_indexed(self) -> int:
         """How many pictures the file says it has, where it has an index of all (MP4, MOV), else 0."""
         if "mp4" not in self._container.format.name:
             return 0
         return sum(not entry.is_discard for entry in self._stream.index_entries)
+
+    def _go_to(self, target: int) -> None:
+        """Make the last frame not after `target`, in units of the time base, the next one."""
+        try:
+            for back_s in _SEEK_BACK_S:
+                if self._seek_to(target, max(self._time_of(target) - back_s, _BEFORE_START_S)):
+                    return
+        except _DeviceFailed as failure:
+            self._use_software(failure)
+            self._go_to(target)
 
     def _seek_to(self, target: int, from_s: float) -> bool:
         """Decode from before `from_s` on until the last frame not after `target` is the next one.

@@ -7,6 +7,7 @@ from pathlib import Path
 from bsdnet.errors import ConfigError, SourceError
 from bsdnet.stream.camera_source import CameraSource
 from bsdnet.stream.file_source import FileSource
+from bsdnet.stream.hardware_decoding import HardwareDecoding
 from bsdnet.stream.image_source import ImageFolderSource
 from bsdnet.stream.indexed_source import DEFAULT_FPS, ArraySource, DemoSource
 from bsdnet.stream.interfaces import VideoSource
@@ -23,13 +24,14 @@ __all__ = [
 ]
 
 
-def open_source(spec: str | Path, *, fps: float | None = None) -> VideoSource:
+def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: HardwareDecoding = "none") -> VideoSource:
     """Open what a user names.
 
     Args:
         spec: `demo` for the drawn street, `camera:0` or `camera:/dev/video0`, a folder of images, a glob pattern of
             images, or a video file. A `Path`, or `./demo`, is always a folder, a pattern or a file.
         fps: frames per second of images and of the demo; None for their default. Videos bring their own timestamps.
+        hwaccel: where video files are decoded; see `FileSource`.
 
     Raises:
         SourceError: it cannot be opened; see the sources for reasons.
@@ -49,7 +51,7 @@ def open_source(spec: str | Path, *, fps: float | None = None) -> VideoSource:
         return _open_camera(text.removeprefix("camera:"))
     if _scheme(text):
         raise SourceError(f"{_safe_name(spec)}: addresses of live streams are not supported yet; give a file or camera")
-    return FileSource(spec)
+    return FileSource(spec, hwaccel=hwaccel)
 
 
 def _open_demo(fps: float | None) -> DemoSource:
