@@ -41,7 +41,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
             raise
         click.echo(f"{name}: error: {_one_line(error)}", err=True)
         code = EXIT_ERROR
-    sys.exit(code)
+    sys.exit(EXIT_OK if code is None else code)
 
 
 def configure_logging(name: str, *, debug: bool, level: int = logging.NOTSET) -> None:

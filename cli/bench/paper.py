@@ -88,8 +88,3 @@ CONTEXTS: dict[str, tuple[str, float, float]] = {
     "dasp-avg": ("DASP, average pooling", 70.6, 16.1),
 }
 """Table 5, likewise; by `BSDNetConfig.context`."""
-
-
-def speed(method: str, size: tuple[int, int]) -> float | None:
-    """Pictures a second that the paper gives for a method at an input size; None if it gives none."""
-    return next((row.fps for row in SPEEDS if (row.method, row.size) == (method, size)), None)

@@ -113,9 +113,9 @@ def measure_pipeline(options: dict[str, Any]) -> PipelineResult:
             spec, drawing = _draw_demo(Path(folder) / "demo.mp4", frames)
         with open_source(spec) as source:
             info = source.info
+            if info.live:
+                raise ConfigError(f"{spec} is live, so its own rate would be measured; give a file, or demo")
             held = list(islice(source, _HELD_FRAMES))
-        if info.live:
-            raise ConfigError(f"{spec} is live, so its own rate would be measured; give a file, or demo")
         measured: dict[str, list[float]] = {}
         _flow(ReplaySource(info, held, IN_FLIGHT), segmenter, NullSink(frozenset({"rendered"})))  # builds and warms up
         with Rounds(rounds) as progress:

@@ -1,8 +1,8 @@
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pytest
@@ -43,8 +43,8 @@ class Result(NamedTuple):
 Run = Callable[..., Result]
 
 
-def run_main(*arguments: object) -> Result:
-    """Run the command as a shell would."""
+def run_main(*arguments: object, main: Callable[[Sequence[str]], NoReturn] = main) -> Result:
+    """Run a command, by default bsdnet-run, as a shell would."""
     with (
         redirect_stdout(io.StringIO()) as output,
         redirect_stderr(io.StringIO()) as errors,

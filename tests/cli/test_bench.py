@@ -1,0 +1,269 @@
+"""bsdnet-bench: the table of speeds, and what can go wrong."""
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import click
+import cv2
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsdnet.modeling import BSDNet
+from cli.bench import measure
+from cli.bench.candidates import count_macs, fold_foreign, load_candidate
+from cli.bench.main import bench, main
+from cli.bench.memory import peak_of_fresh_process
+from tests.cli.conftest import CONFIG, Result, run_main
+
+GUIDE = Path(__file__).parents[2] / "docs" / "benchmarking.md"
+FACTORY = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, stride=8, padding=1, bias=False), nn.BatchNorm2d(8)
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        return {"main": x, "others": (x[:, :1],)}
+
+def small(): return Two()
+def broken(): raise ValueError("no\\nway")
+def none(): return 3
+def narrow(): return nn.Conv2d(4, 8, 3)
+"""
+
+
+def run_bench(*arguments: object) -> Result:
+    return run_main(*arguments, main=main)
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("factory") / "foreign.py"
+    path.write_text(FACTORY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(weights: Path, factory: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+    """One run with all there is, and the folder of its files."""
+    folder = tmp_path_factory.mktemp("measured")
+    result = run_bench(
+        *("--weights", weights, "--module", f"{factory}:small", "--module", f"{factory}:narrow"),
+        *("--size", "96x64", "--size", "512x512", "--backend", "eager", "--backend", "tensorrt"),
+        *("--precision", "fp32", "--device", "cpu", "--rounds", 1, "--no-memory"),
+        *("--json", folder / "out.json", "--markdown", folder / "out.md"),
+        *(("--plot", folder / "out.png") if find_spec("matplotlib") else ()),
+    )
+    return result, folder
+
+
+def rows_of(folder: Path) -> dict[tuple[str, str, str], dict]:
+    rows = json.loads((folder / "out.json").read_text())["rows"]
+    return {(row["model"], row["size"], row["backend"]): row for row in rows}
+
+
+def test_every_combination_has_a_row(measured: tuple[Result, Path]):
+    result, folder = measured
+    assert result.exit_code == 0
+    keys = [(model, size, backend) for model in ("tiny", "small", "narrow") for size in ("96x64", "512x512")
+            for backend in ("eager", "tensorrt")]  # fmt: skip
+    assert list(rows_of(folder)) == keys
+    table = result.stdout.split("\n\n")[0].splitlines()
+    assert len(table) == 2 + len(keys)
+    assert len({len(line) for line in table}) == 1, "columns line up"
+
+
+def test_a_row_has_what_was_measured(measured: tuple[Result, Path]):
+    row = rows_of(measured[1])["tiny", "512x512", "eager"]
+    assert row["parameters"] == sum(parameter.numel() for parameter in BSDNet(CONFIG).parameters())
+    assert row["macs"] == count_macs(BSDNet(CONFIG).eval(), (512, 512))
+    assert row["output"] == [1, 11, 64, 64]
+    assert (row["precision"], row["weights"], row["folded"]) == ("fp32", "tiny.safetensors, 11 classes", True)
+    for name, samples in (("network", 5), ("frame", 5), ("stream", 1)):
+        timing = row[name]
+        assert timing["samples"] == samples
+        assert 0 < timing["p50_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
+        assert timing["fps"] == pytest.approx(1000 / timing["p50_ms"])
+    assert row["frame"]["p50_ms"] > row["network"]["p50_ms"]
+    assert row["peak_bytes"] is None
+    assert row["note"] == ""
+
+
+def test_other_peoples_modules_are_measured_alone(measured: tuple[Result, Path]):
+    row = rows_of(measured[1])["small", "96x64", "eager"]
+    assert row["output"] == {"main": [1, 8, 8, 12], "others": [[1, 1, 8, 12]]}
+    assert row["macs"] == 3 * 8 * 9 * 8 * 12
+    assert row["parameters"] == 3 * 8 * 9 + 16
+    assert row["network"] is not None
+    assert row["frame"] is row["stream"] is None
+
+
+@pytest.mark.skipif(find_spec("torch_tensorrt") is not None, reason="torch-tensorrt is installed")
+def test_what_cannot_run_says_why_and_stops_nobody(measured: tuple[Result, Path]):
+    result, folder = measured
+    rows = rows_of(folder)
+    assert rows["tiny", "96x64", "tensorrt"]["network"] is None
+    assert "bsdnet[tensorrt]" in rows["tiny", "96x64", "tensorrt"]["note"]
+    assert "4 channels" in rows["narrow", "96x64", "eager"]["note"]
+    (line,) = [line for line in result.stdout.splitlines() if "bsdnet[tensorrt]" in line]
+    assert line.count("tensorrt fp32") == 6, "one sentence for all that fail alike"
+
+
+def test_the_file_says_on_what_and_how(measured: tuple[Result, Path]):
+    report = json.loads((measured[1] / "out.json").read_text())
+    assert report["machine"]["torch"] == torch.__version__
+    assert report["settings"] == {"device": "cpu", "rounds": 1, "in_flight": 3, "frame_size": None}
+    assert report["command"].startswith("bsdnet-bench")
+    assert report["date"].startswith("20")
+
+
+def test_the_paper_stands_beside_it_as_the_papers(measured: tuple[Result, Path]):
+    result, folder = measured
+    assert "its own hardware, not this machine" in result.stdout
+    assert "FPS on NVIDIA A6000" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("| BSDNet-B")]
+    assert [cell.strip() for cell in line.split("|")[1:5]] == ["BSDNet-B", "512x512", "3", "180.7"]
+    assert (folder / "out.md").read_text().startswith(result.stdout.strip())
+
+
+def test_the_plot_is_wide_enough_for_a_page(measured: tuple[Result, Path]):
+    pytest.importorskip("matplotlib")
+    picture = cv2.imread(str(measured[1] / "out.png"))
+    assert picture.shape[1] == 1800
+
+
+def test_without_names_it_is_the_shipped_weights_and_random_ones():
+    assert load_candidate("s").weights == "bsdnet-s-camvid.safetensors, 11 classes"
+    random = load_candidate("b")
+    assert (random.name, random.weights) == ("BSDNet-B", "random, 19 classes")
+    assert 16.0e6 < random.parameters < 16.5e6
+
+
+def test_multiply_accumulates_are_counted_by_hand():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 5)
+    )
+    assert count_macs(network, (8, 8)) == 3 * 8 * 9 * 64 + 512 * 5
+
+
+class Picky(nn.Module):
+    """What it does depends on values: neither torch.fx nor a network without values can follow."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_networks_that_need_values_are_neither_counted_nor_folded():
+    assert count_macs(Picky(), (8, 8)) is None
+    assert fold_foreign(Picky()) is None
+
+
+def test_foreign_batch_norms_are_folded_wherever_they_are(factory: Path):
+    model = load_candidate(f"{factory}:small").model
+    nn.init.uniform_(model.norm.running_var, 1, 2)
+    folded = fold_foreign(model)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    x = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(folded(x)["main"], model(x)["main"])
+
+
+def test_a_burst_keeps_three_frames_under_way():
+    under_way, most = [], []
+
+    class Handle:
+        def result(self) -> None:
+            under_way.remove(self)
+
+    def submit() -> Handle:
+        under_way.append(handle := Handle())
+        most.append(len(under_way))
+        return handle
+
+    assert measure.time_burst(submit, 10) >= 0
+    assert (len(most), max(most), under_way) == (10, measure.IN_FLIGHT, [])
+
+
+def test_memory_is_that_of_a_fresh_process(weights: Path):
+    peak = peak_of_fresh_process(str(weights), (64, 96), "eager", "fp32")
+    assert peak is None or 2**20 < peak < 2**29
+
+
+def test_memory_that_cannot_be_measured_is_no_reason_to_stop(caplog: pytest.LogCaptureFixture):
+    assert peak_of_fresh_process("nothing.safetensors", (64, 96), "eager", "fp32") is None
+    assert "does not exist" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--module", "{0}:broken"], ["foreign.py:broken cannot be loaded: ValueError: no way"]),
+        (["--module", "{0}:none"], ["none() gave a int", "torch.nn.Module"]),
+        (["--module", "{0}:missing"], ["missing"]),
+        (["--module", "no.py:f"], ["no file no.py", "FILE.py:FACTORY"]),
+        (["--weights", "no.safetensors"], ["no.safetensors", "does not exist"]),
+        (["--device", "gpu"], ["device must be"]),
+        (["pipeline", "no.mp4"], ["no file no.mp4"]),
+    ],
+)
+def test_errors_are_one_line(factory: Path, arguments: list[str], words: list[str]):
+    result = run_bench(*(argument.format(factory) for argument in arguments))
+    assert (result.exit_code, result.stdout) == (1, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("bsdnet-bench: error: ")
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--size", "auto"], "'auto' needs a video"),
+        (["--size", "big"], "is no size"),
+        (["--rounds", "0"], "x>=1"),
+        (["--json", "none/out.json"], "the folder none does not exist"),
+        (["--markdown", "."], "is no file"),
+        (["--rounds", "3", "pipeline"], "come after its name"),
+        (["export"], "nothing to build"),
+        (["export", "--frame-size", "auto"], "'auto' needs a video"),
+    ],
+)
+def test_wrong_usage_exits_with_two(arguments: list[str], words: str):
+    result = run_bench(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in result.stderr
+
+
+def test_a_plot_that_cannot_be_drawn_is_known_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run_bench("--plot", "out.png")
+    assert result.exit_code == 2
+    assert "pip install 'bsdnet[bench]'" in result.stderr
+
+
+COMMANDS: dict[str, click.Command] = {"": bench, **bench.commands}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented(name: str):
+    shown = " ".join(run_bench(*([name] if name else []), "--help").stdout.split())
+    for option in COMMANDS[name].params:
+        if isinstance(option, click.Option):
+            assert re.fullmatch(r"[A-Z].*\.(  \[default: .*\])?", option.help or ""), option.name
+            assert " ".join((option.help or "").split()) in shown
+
+
+@pytest.mark.skipif(not GUIDE.is_file(), reason="an installed package has no guide")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_guide_names_exactly_the_options(name: str):
+    title = f"bsdnet-bench {name}".strip()
+    table = GUIDE.read_text().split(f"| option of `{title}` |")[1].split("\n\n")[0]
+    first_cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    named = {found for cell in first_cells for found in re.findall(r"`(-[-\w]+)`", cell)}
+    options = [option for option in COMMANDS[name].params if isinstance(option, click.Option)]
+    assert named == {text for option in options for text in (*option.opts, *option.secondary_opts)} | {"--help"}

@@ -1,0 +1,79 @@
+"""bsdnet-bench pipeline, blocks and export."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cli.bench.pipeline import PipelineResult, ReplaySource
+from tests.cli.conftest import SIZE
+from tests.cli.test_bench import run_bench
+from tests.stream.media import INFO
+
+RESULT = PipelineResult(
+    source="clip",
+    frame_size=(180, 320),
+    network="BSDNet-S",
+    frames=10,
+    rounds=1,
+    alone={"decode": 400.0, "infer": 50.0, "render": 200.0, "encode": 40.0},
+    together={"null": 45.0, "file": 36.0},
+    drawing=None,
+)
+
+
+def test_the_slowest_stage_is_what_the_whole_is_held_against():
+    assert RESULT.bottleneck == "encode"
+    assert RESULT.ratio("file") == pytest.approx(36 / 40)
+    assert RESULT.ratio("null") == pytest.approx(45 / 50), "nothing is encoded where results are dropped"
+    assert RESULT.in_turn == pytest.approx(1 / (1 / 400 + 1 / 50 + 1 / 200 + 1 / 40))
+
+
+def test_frames_in_memory_are_shown_again_and_again():
+    frames = [object(), object()]
+    source = ReplaySource(INFO, frames, 5)
+    shown = list(source)
+    assert len(shown) == 5
+    assert set(map(id, shown)) == set(map(id, frames))
+    assert source.read() is None
+
+
+@pytest.mark.parametrize("source", ["clip", "demo"])
+def test_the_parts_of_the_pipeline(weights: Path, clip: Path, tmp_path: Path, source: str):
+    result = run_bench(
+        *("pipeline", clip if source == "clip" else "demo", "--weights", weights, "--device", "cpu"),
+        *("--frames", 8, "--rounds", 1, "--json", tmp_path / "out.json", "--markdown", tmp_path / "out.md"),
+    )
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert set(report["fps_alone"]) == {"decode", "infer", "render", "encode"}
+    assert all(fps > 0 for fps in (*report["fps_alone"].values(), *report["fps_together"].values()))
+    assert report["fps_alone"][report["bottleneck"]] == min(report["fps_alone"].values())
+    assert (report["fps_drawing"] is None) == (source == "clip")
+    assert report["frame_size"] == (f"{SIZE[1]}x{SIZE[0]}" if source == "clip" else "1280x720")
+    assert f"- bottleneck: {report['bottleneck']}" in result.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.md"]
+
+
+def test_a_live_source_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    live = ReplaySource(replace(INFO, live=True), [], 0)
+    monkeypatch.setattr("cli.bench.pipeline.open_source", lambda spec: live)
+    result = run_bench("pipeline", "camera:0", "--weights", weights)
+    assert result.exit_code == 1
+    assert "camera:0 is live" in result.stderr
+
+
+def test_blocks_and_contexts_stand_beside_the_papers(tmp_path: Path):
+    result = run_bench("blocks", "--size", "64x64", "--rounds", 1, "--device", "cpu", "--json", tmp_path / "out.json")
+    assert result.exit_code == 0, result.stderr
+    rows = {(row["kind"], row["model"]): row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    assert [name for kind, name in rows if kind == "block"] == ["res", "segformer", "gfa", "mscan", "cf", "fcb"]
+    assert [name for kind, name in rows if kind == "context"] == ["aspp", "dappm", "dasp-max", "dasp-avg"]
+    assert rows["block", "fcb"]["parameters"] == rows["context", "dasp-avg"]["parameters"]
+    assert len({row["parameters"] for row in rows.values()}) >= 8
+    assert rows["block", "gfa"]["paper_fps"] == 68.5
+    assert rows["context", "aspp"]["paper_parameters_m"] == 17.3
+    (fcb,) = [line for line in result.stdout.splitlines() if line.startswith("| FCB ")]
+    cells = [cell.strip() for cell in fcb.split("|")]
+    assert (cells[6], cells[7], cells[8]) == ("1.00", "70.6", "1.00")
