@@ -1,16 +1,10 @@
-"""How the network is run: on which device, in which precision, by which backend.
+"""How the network is run: on which device, in which precision, by which backend. docs/backends.md compares them."""
 
-A backend turns a network and an example of its input into a function from the normalised picture `(1, 3, h, w)` to
-the logits at stride 8, `(1, C, h/8, w/8)`, for that one input size. `Network` chooses among them.
-"""
-
-import importlib.util
 import logging
-import os
-import shutil
-import sys
 import threading
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -18,17 +12,27 @@ from torch import Tensor, nn
 
 from bsdnet.errors import BackendError, ConfigError
 from bsdnet.modeling import fold_batch_norms
+from bsdnet.runtime.engine_cache import EngineCache
+from bsdnet.runtime.tensorrt import TensorRT
+from bsdnet.runtime.torch_backends import DTYPES, Backend, Compile, CudaGraph, Eager, Run, Size, Target
 
 BackendName = Literal["auto", "eager", "compile", "cudagraph", "tensorrt"]
-"""`eager`: plain PyTorch; `compile`: torch.compile; `cudagraph`: eager, recorded once and replayed by the GPU;
-`tensorrt`: an engine built by torch-tensorrt; `auto`: the fastest that works and needs no long compilation."""
+"""`eager`: plain PyTorch; `compile`: compiled by AOTInductor; `cudagraph`: eager, recorded and replayed by the GPU;
+`tensorrt`: an engine built by torch-tensorrt; `auto`: the best that works on this machine."""
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 """Number format of weights and activations; `auto`: fp16 on CUDA, bf16 on CPUs that compute in it, else fp32."""
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+BACKENDS: dict[str, type[Backend]] = {
+    "eager": Eager,
+    "compile": Compile,
+    "cudagraph": CudaGraph,
+    "tensorrt": TensorRT,
+}
 AUTO_CHAINS = {"cpu": ("eager",), "cuda": ("tensorrt", "cudagraph", "eager")}
 """What `auto` tries, in this order, by type of device."""
+MAX_SIZES = 8
+"""Input sizes that are ready at once; the one that was not used for longest goes."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +63,8 @@ def _cpu_computes_bf16() -> bool:
 class Network:
     """The network on its device: batch norms folded, channels_last, run by the best backend that works.
 
-    Backends build for one input size, at the first picture of that size; only the latest size is kept. Call it
-    in inference mode, on one thread at a time unless the backend is `eager`, and on CUDA with a non-default stream as
+    Backends build for one input size at a time: in `prepare`, or at the first picture of a size. Call it in inference
+    mode, on one thread at a time unless the backend is `eager` or `compile`, and on CUDA with a non-default stream as
     the current one.
 
     Args:
@@ -68,129 +72,125 @@ class Network:
         device: where to run it.
         precision: `fp32`, `bf16` or `fp16`.
         backend: one backend, or `auto` to step down from the fastest; each step's reason is logged once.
+        cache: where built engines are kept; None for the user's cache folder.
 
     Raises:
         ConfigError: no such backend.
         BackendError: the backend asked for cannot run here.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device, precision: str, backend: BackendName) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device,
+        precision: str,
+        backend: BackendName,
+        cache: EngineCache | None = None,
+    ) -> None:
         if backend not in get_args(BackendName):
             raise ConfigError(f"backend must be one of {', '.join(get_args(BackendName))}, got {backend!r}")
         self.dtype = DTYPES[precision]
-        folded = fold_batch_norms(model)
-        self._model = folded.to(device, self.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Converted on the CPU: an upload waits for its end, work on a GPU's default stream would go on behind it.
+        folded = fold_batch_norms(model).to(dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._target = Target(model=folded.to(device), device=device, precision=precision, cache=cache or EngineCache())
         self._chain = list(AUTO_CHAINS[device.type]) if backend == "auto" else [backend]
+        self._backend = self._first_that_can_run()
+        self._runs: OrderedDict[Size, Run] = OrderedDict()
         self._lock = threading.Lock()
-        self._shape: torch.Size | None = None
-        self._run: Callable[[Tensor], Tensor] = self._model
-        self._attempt(lambda: check_backend(self.backend, device))
+        self._building = threading.Lock()
 
     @property
     def backend(self) -> str:
         """The backend in use: with `auto`, the first one that has not failed so far."""
         return self._chain[0]
 
+    def prepare(self, size: Size) -> None:
+        """Make an input size ready, so that its first picture takes no longer than others.
+
+        Pictures of other sizes can go on meanwhile. At most `MAX_SIZES` sizes are ready at once.
+
+        Args:
+            size: height and width in pixels.
+
+        Raises:
+            BackendError: the backend asked for cannot be built for this size.
+        """
+        with torch.inference_mode(), _own_stream(self._target.device):
+            run = self._run_for(size)
+            for _ in _thread_counts(self._target.device):
+                run(self._target.example(size))
+
     def __call__(self, x: Tensor) -> Tensor:
         """Map a normalised picture `(1, 3, h, w)` to logits `(1, C, ceil(h/8), ceil(w/8))`.
 
-        A backend may overwrite the result at the next call.
+        A backend may overwrite the result at the next call with a picture of the same size.
 
         Raises:
             BackendError: the backend asked for cannot be built for this input size.
         """
+        return self._run_for((x.shape[2], x.shape[3]))(x)
+
+    def _run_for(self, size: Size) -> Run:
+        run = self._ready(size)
+        if run is not None:
+            return run
+        with self._building:
+            run = self._ready(size)  # another thread may have built it meanwhile
+            if run is None:
+                run = self._build(size)
+                with self._lock:
+                    self._runs[size] = run
+                    if len(self._runs) > MAX_SIZES:
+                        self._runs.popitem(last=False)
+            return run
+
+    def _ready(self, size: Size) -> Run | None:
         with self._lock:
-            if x.shape != self._shape:
-                self._attempt(lambda: self._build(x))
-                self._shape = x.shape
-            run = self._run
-        return run(x)
+            if size in self._runs:
+                self._runs.move_to_end(size)
+            return self._runs.get(size)
 
-    def _build(self, x: Tensor) -> None:
-        self._run = BUILDERS[self.backend](self._model, x)
-
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _build(self, size: Size) -> Run:
         while True:
             try:
-                return step()
+                return self._backend.build(size)
             except BackendError as error:
-                if len(self._chain) == 1:
-                    raise
-                logger.warning("backend %s is not used, next is %s: %s", self._chain[0], self._chain[1], error)
-                del self._chain[0]
+                self._step_down(error)
+                self._backend = self._first_that_can_run()
+
+    def _first_that_can_run(self) -> Backend:
+        while True:
+            try:
+                return BACKENDS[self.backend](self._target)
+            except BackendError as error:
+                self._step_down(error)
+
+    def _step_down(self, error: BackendError) -> None:
+        if len(self._chain) == 1:
+            raise error
+        logger.warning("backend %s is not used, next is %s: %s", self._chain[0], self._chain[1], error)
+        del self._chain[0]
 
 
-def check_backend(name: str, device: torch.device) -> None:
-    """Check what can be told of a backend without building it.
-
-    Raises:
-        BackendError: it cannot run on this device or lacks a package or a compiler.
-    """
-    if name == "tensorrt" and importlib.util.find_spec("torch_tensorrt") is None:
-        raise BackendError("backend 'tensorrt' needs torch-tensorrt, which is not here: pip install 'bsdnet[tensorrt]'")
-    if name in ("cudagraph", "tensorrt") and device.type != "cuda":
-        raise BackendError(f"backend {name!r} needs a CUDA device, got {device.type!r}; use backend 'eager'")
-    if name != "compile":
+@contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """On CUDA, work on a stream that nothing else uses, and wait for its end."""
+    if device.type != "cuda":
+        yield
         return
-    if device.type == "cuda" and importlib.util.find_spec("triton") is None:
-        raise BackendError("backend 'compile' needs triton on CUDA: pip install triton, or use backend 'eager'")
-    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
-    if device.type == "cpu" and shutil.which(compiler) is None:
-        raise BackendError(f"backend 'compile' needs a C++ compiler and found no {compiler}; use backend 'eager'")
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    with torch.cuda.device(device), torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
 
 
-def _eager(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    return model
-
-
-def _compile(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    compiled: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options={"freezing": True})
+def _thread_counts(device: torch.device) -> Iterator[int]:
+    """Set the numbers of threads that the CPU's runner uses, one after the other: oneDNN sets itself up for each."""
+    threads = torch.get_num_threads()
+    counts = {threads, max(1, threads // 2)} if device.type == "cpu" else {threads}
     try:
-        compiled(x)
-    except Exception as error:  # a compiler's failures come as anything
-        raise BackendError(f"backend 'compile' failed: {_first_line(error)}") from error
-    return compiled
-
-
-def _cudagraph(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    still = x.clone()
-    try:
-        for _ in range(3):  # libraries set themselves up in the first calls, which cannot be recorded
-            model(still)
-        torch.cuda.synchronize(x.device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=torch.cuda.current_stream(x.device)):
-            logits: Tensor = model(still)
-    except RuntimeError as error:
-        raise BackendError(f"backend 'cudagraph' failed: {_first_line(error)}") from error
-
-    def replay(x: Tensor) -> Tensor:
-        still.copy_(x)
-        graph.replay()
-        return logits
-
-    return replay
-
-
-def _tensorrt(model: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    """Build a TensorRT engine. Written from torch-tensorrt's sources; it has not run on hardware yet."""
-    try:
-        import torch_tensorrt  # without its libraries this raises a bare Exception
-
-        program = torch.export.export(model, (x,))
-        engine: Callable[[Tensor], Tensor] = torch_tensorrt.dynamo.compile(program, arg_inputs=(x,))
-    except Exception as error:
-        raise BackendError(f"backend 'tensorrt' failed: {_first_line(error)}") from error
-    return engine
-
-
-BUILDERS: dict[str, Callable[[nn.Module, Tensor], Callable[[Tensor], Tensor]]] = {
-    "eager": _eager,
-    "compile": _compile,
-    "cudagraph": _cudagraph,
-    "tensorrt": _tensorrt,
-}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+        for count in sorted(counts):
+            torch.set_num_threads(count)
+            yield count
+    finally:
+        torch.set_num_threads(threads)

@@ -1,6 +1,7 @@
 """The library's front door: a frame in, its classes out."""
 
 import math
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +18,7 @@ from bsdnet.devices import select_device
 from bsdnet.errors import BackendError, ConfigError
 from bsdnet.picture import Picture
 from bsdnet.rendering import Renderer, RenderStyle
-from bsdnet.runtime.backends import (
-    DTYPES,
-    BackendName,
-    Network,
-    PrecisionName,
-    select_precision,
-)
+from bsdnet.runtime.backends import BackendName, Network, PrecisionName, select_precision
 from bsdnet.runtime.cuda_runner import CudaDevice, CudaRunner
 from bsdnet.runtime.cuda_stages import select_stages
 from bsdnet.runtime.prediction import Output, PredictionHandle
@@ -68,8 +63,8 @@ class Segmenter:
         size: tuple[int, int] | None = None,
         style: RenderStyle | None = None,
     ) -> None:
-        if size is not None and (len(size) != 2 or any(int(side) != side or side < SIZE_STEP for side in size)):
-            raise ConfigError(f"size must be (height, width) of at least {SIZE_STEP} pixels each, got {size}")
+        if size is not None:
+            _check_size(size)
         metadata = checkpoint.metadata
         self.classes: ClassSet = metadata.class_set
         """What the labels mean: names and palette."""
@@ -85,7 +80,7 @@ class Segmenter:
         self._train_size = metadata.train_size
         self._renderer = Renderer(self.classes, self.style)
         self._network = Network(checkpoint.model, self.device, self.precision, backend)
-        preprocessor = Preprocessor(metadata.mean, metadata.std, self.device, DTYPES[self.precision])
+        preprocessor = Preprocessor(metadata.mean, metadata.std, self.device, self._network.dtype)
         self._runner: Runner
         if self.device.type == "cuda":
             stages = select_stages(preprocessor, self.device, self._network.dtype)
@@ -150,6 +145,23 @@ class Segmenter:
         scale = min(self._train_size) / max(short, long / MAX_ASPECT)
         height, width = (max(SIZE_STEP, math.floor(side * scale / SIZE_STEP + 0.5) * SIZE_STEP) for side in frame_size)
         return height, width
+
+    def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
+        """Make the network ready for input sizes, so that no frame waits for it.
+
+        Backends that build engines build them here, which can take minutes, or load those that they built before. At
+        most eight sizes are ready at once: with more, those that were not used for longest are loaded again.
+
+        Args:
+            sizes: heights and widths at which the network shall see frames, such as `size_for` gives.
+
+        Raises:
+            ConfigError: a size is none.
+            BackendError: the backend cannot run one of the sizes.
+        """
+        for size in sizes:
+            _check_size(size)
+            self._network.prepare((int(size[0]), int(size[1])))
 
     def predict(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Segment one frame.
@@ -246,6 +258,11 @@ class Segmenter:
         if renderer.style != style:
             renderer = self._renderer = Renderer(self.classes, style)
         return renderer
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    if len(size) != 2 or any(int(side) != side or side < SIZE_STEP for side in size):
+        raise ConfigError(f"size must be (height, width) of at least {SIZE_STEP} pixels each, got {size}")
 
 
 def _check_frame(rgb: NDArray[np.uint8]) -> None:
