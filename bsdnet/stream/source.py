@@ -11,6 +11,7 @@ from bsdnet.stream.hardware_decoding import HardwareDecoding
 from bsdnet.stream.image_source import ImageFolderSource
 from bsdnet.stream.indexed_source import DEFAULT_FPS, ArraySource, DemoSource
 from bsdnet.stream.interfaces import VideoSource
+from bsdnet.stream.network_source import NetworkSource, public_name
 
 __all__ = [
     "DEFAULT_FPS",
@@ -19,6 +20,7 @@ __all__ = [
     "DemoSource",
     "FileSource",
     "ImageFolderSource",
+    "NetworkSource",
     "VideoSource",
     "open_source",
 ]
@@ -28,8 +30,9 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
     """Open what a user names.
 
     Args:
-        spec: `demo` for the drawn street, `camera:0` or `camera:/dev/video0`, a folder of images, a glob pattern of
-            images, or a video file. A `Path`, or `./demo`, is always a folder, a pattern or a file.
+        spec: `demo` for the drawn street, `camera:0` or `camera:/dev/video0`, an address such as `rtsp://host/1`, a
+            folder of images, a glob pattern of images, or a video file. A `Path`, or `./demo`, is always a folder, a
+            pattern or a file.
         fps: frames per second of images and of the demo; None for their default. Videos bring their own timestamps.
         hwaccel: where video files are decoded; see `FileSource`.
 
@@ -46,11 +49,12 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
     if not _scheme(text) and (path.is_dir() or (glob.has_magic(str(spec)) and not path.exists())):
         return ImageFolderSource(spec, fps=DEFAULT_FPS if fps is None else fps)
     if fps is not None:
-        raise ConfigError(f"fps is for folders of images and for the demo; {_safe_name(spec)} has its own timestamps")
+        name = public_name(text) if _scheme(text) else spec
+        raise ConfigError(f"fps is for folders of images and for the demo; {name} has its own timestamps")
     if text.startswith("camera:"):
         return _open_camera(text.removeprefix("camera:"))
     if _scheme(text):
-        raise SourceError(f"{_safe_name(spec)}: addresses of live streams are not supported yet; give a file or camera")
+        return NetworkSource(text)
     return FileSource(spec, hwaccel=hwaccel)
 
 
@@ -69,9 +73,3 @@ def _open_camera(device: str) -> CameraSource:
 def _scheme(text: str) -> str | None:
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", text)
     return match[1] if match else None
-
-
-def _safe_name(spec: str | Path) -> str:
-    """Name a source without the password that an address may hold."""
-    scheme = _scheme(str(spec))
-    return f"{scheme}://..." if scheme else str(spec)

@@ -68,7 +68,7 @@ def refused(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
         ("song.m4a", ["song.m4a", "no video stream"]),
         ("", ["empty name"]),
         ("camera:97", ["camera 97"]),
-        ("rtsp://me:secret@host/1", ["not supported"]),
+        ("rtsp://me:secret@127.0.0.1:9/1", ["rtsp://127.0.0.1:9: connection refused"]),
         ("a" * 5000, ["too long"]),
     ],
 )
