@@ -53,7 +53,7 @@ class LiveSource(VideoSource):
             self._receiver.close()
             raise
         self._shown: Picture | None = None
-        self._shown_at_s = 0.0
+        self._repeated_at_s = 0.0
         self._last_pts = -1
         self._num_repeated = 0
         self._index = 0
@@ -84,7 +84,8 @@ class LiveSource(VideoSource):
                 return None
             if self._shown is not None and self._info.live and self._patience_s() == 0:
                 self._num_repeated += 1
-                return self._frame(self._shown, self._index + 1, time.perf_counter(), repeated=True)
+                self._repeated_at_s = time.perf_counter()
+                return self._frame(self._shown, self._index + 1, self._repeated_at_s, repeated=True)
         picture, number = taken
         self._shown = picture.convert()
         index = number + self._num_repeated
@@ -106,12 +107,11 @@ class LiveSource(VideoSource):
         """Seconds until the last picture is to be shown again; None if there is none, or it never is."""
         if self._shown is None or not self._info.live:
             return None
-        since_shown_s = time.perf_counter() - self._shown_at_s
-        return max(self._notice_s - self._receiver.silence_s, _REPEAT_EVERY_S - since_shown_s, 0.0)
+        since_repeated_s = time.perf_counter() - self._repeated_at_s
+        return max(self._notice_s - self._receiver.silence_s, _REPEAT_EVERY_S - since_repeated_s, 0.0)
 
     def _frame(self, picture: Picture, index: int, captured_at_s: float, *, repeated: bool = False) -> Frame:
         self._last_pts = max(round((captured_at_s - self._start_s) * _TICKS_PER_S), self._last_pts + 1)
-        self._shown_at_s = time.perf_counter()
         self._index = index
         return Frame(
             picture=picture,

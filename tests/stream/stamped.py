@@ -1,5 +1,7 @@
-"""Pictures that carry their number and the moment of their making, legible after H.264. Needs the standard library only,
-so that servers of other interpreters can draw them."""
+"""Pictures that carry their number and the moment of their making, legible after H.264.
+
+Needs the standard library only, so that the servers of another interpreter can draw them.
+"""
 
 import time
 

@@ -2,6 +2,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -23,8 +24,8 @@ class FakeServer:
     """Hands out connections; each gives as many pictures as its plan says and then does what the plan says.
 
     Args:
-        plan: for each connection in turn its number of pictures, and then "lose", "end", "hang", "fail" or "refuse"; the
-            last one is for all further connections too.
+        plan: for each connection in turn its number of pictures, and then "lose", "end", "hang", "fail" or "refuse";
+            the last one is for all further connections too.
     """
 
     def __init__(self, *plan: tuple[int, str], is_recording: bool = False, period_s: float = 1 / FPS) -> None:
@@ -193,7 +194,7 @@ class TestLiveSource:
             assert source.signal.reconnects == 2
             assert source.signal.outage_s == pytest.approx(0.02 + 0.02 + 0.06 + 0.1, abs=0.15)
             assert source.signal.silent_s == 0
-        assert all(later.pts > earlier.pts for earlier, later in zip(frames, frames[1:], strict=False))
+        assert all(later.pts > earlier.pts for earlier, later in pairwise(frames))
         assert [frame.index for frame in frames] == sorted({frame.index for frame in frames})
         told = [record.message for record in caplog.records]
         assert any("fake is lost: connection reset; connecting again" in line for line in told)
@@ -233,23 +234,22 @@ class TestLiveSource:
             assert again.index == frames[-1].index + 1 == 4
             assert frames[-1].time_s - frames[-2].time_s == pytest.approx(0.2, abs=0.1)
             assert again.time_s - frames[-1].time_s == pytest.approx(1.0, abs=0.1)
-            assert source.signal.silent_s == pytest.approx(1.2, abs=0.1)
-            assert source.signal.outage_s == source.signal.silent_s
+            signal = source.signal
+            assert signal.outage_s == signal.silent_s == pytest.approx(1.2, abs=0.1)
         ended = source.signal
         time.sleep(0.05)
         assert source.signal == ended
 
-    def test_a_first_connection_that_fails_is_an_error(self, serve):
-        for plan, words in [
-            ((0, "refuse"), "fake: connection refused"),
-            ((0, "lose"), "reset"),
-            ((0, "hang"), "no picture for 0.3 s"),
-        ]:
-            server = serve(plan)
-            with pytest.raises(SourceError, match=words):
-                LiveSource("fake", server.connect, QUICK)
-            time.sleep(0.1)
-            assert len(server.connects) == 1
+    @pytest.mark.parametrize(
+        ("then", "words"),
+        [("refuse", "fake: connection refused"), ("lose", "reset"), ("hang", r"no picture for 0\.3 s")],
+    )
+    def test_a_first_connection_that_fails_is_an_error(self, serve, then, words):
+        server = serve((0, then))
+        with pytest.raises(SourceError, match=words):
+            LiveSource("fake", server.connect, QUICK)
+        time.sleep(0.1)
+        assert len(server.connects) == 1
 
     def test_a_fault_of_ours_is_not_tried_again(self, serve):
         server = serve((2, "fail"))
@@ -278,9 +278,9 @@ class TestLiveSource:
         server = serve((3, then), is_recording=True)
         frames = []
         with LiveSource("fake", server.connect, QUICK) as source, pytest.raises(SourceError, match="fake: "):
-            frames.extend(source)
-            while (frame := source.read()) is not None:
+            for frame in source:
                 frames.append(frame)
+        assert [number_in(frame) for frame in frames] == [0, 1, 2]
         assert len(server.connects) == 1
 
     @pytest.mark.parametrize("then", ["hang", "lose"])
