@@ -1,0 +1,218 @@
+"""What is there when there is no picture: the start, waiting, and errors in words."""
+
+from collections.abc import Callable, Sequence
+
+from PySide6.QtCore import QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QFontMetricsF, QPainter, QPaintEvent, QPalette, QPen
+from PySide6.QtWidgets import (
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from app.icons import icon
+from app.problems import Problem
+
+_MAX_RECENT_SHOWN = 5
+
+
+class StartPage(QScrollArea):
+    """Ways to begin."""
+
+    file_wanted = Signal()
+    camera_wanted = Signal()
+    address_wanted = Signal()
+    demo_wanted = Signal()
+    recent_chosen = Signal(str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        page = _page(self)
+        title = QLabel("See the street as the network does")
+        title.setProperty("display", True)
+        words = QLabel("Open a video or a camera, or drop a file here. Every pixel is labelled as it plays.")
+        words.setProperty("quiet", True)
+        for label in (title, words):
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            label.setWordWrap(True)
+        self.cards = [
+            _card("file", "Open file", "A video or a folder of images", self.file_wanted.emit),
+            _card("camera", "Open camera", "Live, from this computer", self.camera_wanted.emit),
+            _card("network", "Open URL", "Live, from the network", self.address_wanted.emit),
+            _card("street", "Play the demo", "A street that is drawn", self.demo_wanted.emit),
+        ]
+        cards = QGridLayout()
+        for number, card in enumerate(self.cards):
+            cards.addWidget(card, number // 2, number % 2)
+        self._recent = QVBoxLayout()
+        page.addStretch(2)
+        page.addWidget(title)
+        page.addWidget(words)
+        page.addSpacing(20)
+        page.addLayout(_centered(cards))
+        page.addSpacing(12)
+        page.addLayout(_centered(self._recent))
+        page.addStretch(3)
+
+    def show_recent(self, specs: Sequence[str]) -> None:
+        """List what was opened last."""
+        while item := self._recent.takeAt(0):
+            if widget := item.widget():
+                widget.deleteLater()
+        shown = list(specs)[:_MAX_RECENT_SHOWN]
+        if shown:
+            heading = QLabel("Recent")
+            heading.setProperty("quiet", True)
+            self._recent.addWidget(heading)
+        for spec in shown:
+            button = QToolButton()
+            button.setText(spec if len(spec) < 60 else f"…{spec[-58:]}")
+            button.setToolTip(spec)
+            button.setAccessibleName(f"Open {spec} again")
+            kind = "camera" if spec.startswith("camera:") else "street" if spec == "demo" else "file"
+            button.setIcon(icon(kind, QPalette.ColorRole.Mid))
+            button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+            button.clicked.connect(lambda _=False, spec=spec: self.recent_chosen.emit(spec))
+            self._recent.addWidget(button)
+
+
+class WaitPage(QWidget):
+    """Something is being opened."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.label = QLabel()
+        self.label.setProperty("quiet", True)
+        self.label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self.label.setWordWrap(True)
+        layout = QVBoxLayout(self)
+        layout.addStretch(1)
+        layout.addWidget(_Spinner(), 0, Qt.AlignmentFlag.AlignHCenter)
+        layout.addWidget(self.label)
+        layout.addStretch(1)
+
+    def show_words(self, words: str) -> None:
+        """Say what is being waited for."""
+        self.label.setText(words)
+
+
+class ProblemPage(QScrollArea):
+    """What went wrong and what to do."""
+
+    retry_wanted = Signal()
+    start_wanted = Signal()
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        page = _page(self)
+        self.title, self.text, self.advice = QLabel(), QLabel(), QLabel()
+        self.title.setProperty("display", True)
+        self.text.setProperty("quiet", True)
+        picture = QLabel()
+        picture.setPixmap(icon("alert", QPalette.ColorRole.Highlight).pixmap(QSize(56, 56)))
+        picture.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        for label in (self.title, self.text, self.advice):
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            label.setWordWrap(True)
+            label.setTextInteractionFlags(
+                Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
+            )
+        self.retry = QPushButton("Try again")
+        self.retry.setProperty("primary", True)
+        self.back = QPushButton("Open something else")
+        self.retry.clicked.connect(self.retry_wanted)
+        self.back.clicked.connect(self.start_wanted)
+        buttons = QHBoxLayout()
+        buttons.addStretch(1)
+        buttons.addWidget(self.retry)
+        buttons.addWidget(self.back)
+        buttons.addStretch(1)
+        page.addStretch(2)
+        for widget in (picture, self.title, self.text, self.advice):
+            page.addWidget(widget)
+        page.addSpacing(16)
+        page.addLayout(buttons)
+        page.addStretch(3)
+
+    def show_problem(self, problem: Problem) -> None:
+        """Say it."""
+        self.title.setText(problem.title)
+        self.text.setText(problem.text)
+        self.advice.setText(problem.advice)
+        self.setAccessibleName(f"{problem.title}. {problem.text} {problem.advice}")
+        self.retry.setFocus()
+
+
+class _Spinner(QWidget):
+    """Turns while it is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._angle = 0
+        self._timer = QTimer(self)
+        self._timer.setInterval(33)
+        self._timer.timeout.connect(self._turn)
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+
+    def sizeHint(self) -> QSize:
+        side = round(3 * QFontMetricsF(self.font()).height())
+        return QSize(side, side)
+
+    def showEvent(self, event: object) -> None:
+        self._timer.start()
+
+    def hideEvent(self, event: object) -> None:
+        self._timer.stop()
+
+    def _turn(self) -> None:
+        self._angle = (self._angle + 10) % 360
+        self.update()
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        width = self.width() / 14
+        box = QRectF(self.rect()).adjusted(width, width, -width, -width)
+        painter.setPen(QPen(self.palette().color(QPalette.ColorRole.Midlight), width))
+        painter.drawEllipse(box)
+        accent = self.palette().color(QPalette.ColorRole.Highlight)
+        painter.setPen(QPen(accent, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
+        painter.drawArc(box, -self._angle * 16, 80 * 16)
+
+
+def _page(area: QScrollArea) -> QVBoxLayout:
+    inner = QWidget()
+    area.setWidget(inner)
+    area.setWidgetResizable(True)
+    area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+    return QVBoxLayout(inner)
+
+
+def _centered(inner: QGridLayout | QVBoxLayout) -> QHBoxLayout:
+    row = QHBoxLayout()
+    row.addStretch(1)
+    row.addLayout(inner, 3)
+    row.addStretch(1)
+    return row
+
+
+def _card(name: str, title: str, words: str, action: Callable[[], None]) -> QPushButton:
+    """A large button with two lines of words."""
+    card = QPushButton()
+    card.setObjectName("card")
+    card.setAccessibleName(title)
+    card.setAccessibleDescription(words)
+    card.setIcon(icon(name, QPalette.ColorRole.Highlight))
+    height = round(QFontMetricsF(card.font()).height())
+    card.setIconSize(QSize(2 * height, 2 * height))
+    card.setText(f"  {title}\n  {words}")
+    card.setMinimumHeight(5 * height)
+    card.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    card.clicked.connect(action)
+    return card

@@ -1,0 +1,488 @@
+"""Between the window and the pipeline: all calls return at once, all that takes time is done on other threads."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PySide6.QtCore import QObject, QTimer, Signal
+
+from app.compose import Composed, Look
+from app.composer import Composer
+from app.engine import Engine, EngineChoice, Load, load_segmenter
+from app.jobs import Jobs
+from app.naming import new_path
+from app.problems import Problem, engine_problem, source_problem, stream_problem
+from app.recorder import Recorder
+from app.view_geometry import ViewGeometry
+from bsdnet.errors import BsdnetError, SourceError
+from bsdnet.stream.frame import StreamInfo
+from bsdnet.stream.interfaces import VideoSource
+
+if TYPE_CHECKING:  # they import PyTorch, which the window does not wait for
+    from bsdnet.stream.pipeline import StreamPipeline
+    from bsdnet.stream.stats import StreamStats
+
+logger = logging.getLogger(__name__)
+
+SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""Speeds of playback."""
+CLOSE_S = 2.0
+"""The longest that closing takes; what hangs in a driver for longer is left behind."""
+
+_POLL_MS = 50
+_STALL_S = 3.0  # a live stream without a frame for so long is said to be stalled
+_RETRY_S = (1.0, 2.0, 5.0, 10.0)  # pauses between attempts at a live stream that was lost; the last one repeats
+
+OpenSource = Callable[[str], VideoSource]
+
+
+class Phase(Enum):
+    """What the player is doing."""
+
+    EMPTY = "empty"
+    OPENING = "opening"
+    PLAYING = "playing"
+    PAUSED = "paused"
+    ENDED = "ended"
+    """At the end of a file; playing begins it again."""
+    LOST = "lost"
+    """A live stream that played was lost; it is tried again until it comes back or another one is opened."""
+    FAILED = "failed"
+
+
+def _open_source(spec: str) -> VideoSource:
+    import bsdnet.stream.pipeline  # noqa: F401 - imported here, it does not hold up the window when it is needed
+    from bsdnet.stream.source import open_source
+
+    return open_source(spec)
+
+
+class Player(QObject):
+    """Plays one source at a time through one network, and shows the newest frame.
+
+    Frames never travel through signals: `frame_ready` says that `take` has one, and is not repeated before that.
+
+    Args:
+        open_source: opens what a user names; called on a thread of its own.
+        load: makes segmenters; called on a thread of its own.
+        parent: Qt's owner.
+    """
+
+    phase_changed = Signal(object)  # Phase
+    frame_ready = Signal()
+    failed = Signal(object)  # Problem: nothing can be shown
+    notice = Signal(str)  # something that the user should know, while all goes on
+    engine_changed = Signal()
+    engine_busy = Signal(bool)
+    recording_changed = Signal(object)  # Path while a recording is under way, else None
+    recorded = Signal(object)  # Path of a recording that is finished
+    stalled = Signal(float)  # seconds for which a live stream has given nothing; 0 once it gives again
+    closed = Signal(bool)  # whether all threads have ended; else some hang in foreign code
+
+    def __init__(
+        self, open_source: OpenSource = _open_source, load: Load = load_segmenter, parent: QObject | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._open_source = open_source
+        self._load = load
+        self._jobs = Jobs(self)
+        self._phase = Phase.EMPTY
+        self._spec = ""
+        self._opening = 0  # counts calls of open, so that an outcome that nobody waits for any more is known
+        self._source: VideoSource | None = None  # open, but not playing yet
+        self._info: StreamInfo | None = None
+        self._pipeline: StreamPipeline | None = None
+        self._engine: Engine | None = None
+        self._choice = EngineChoice()
+        self._loading = 0
+        self._look = Look()
+        self._speed = 1.0
+        self.loop = False
+        self._last_frame_s = 0.0
+        self._position_s = 0.0
+        self._stalled = False
+        self._retries = 0
+        self._plays_on = False
+        self._recording: Path | None = None
+        self._closing = False
+        self._composer = Composer(self._tell_of_frame)
+        self._recorder = Recorder(self._recording_ended)
+        self._poll = QTimer(self)
+        self._poll.setInterval(_POLL_MS)
+        self._poll.timeout.connect(self._watch)
+        self._retry = QTimer(self)
+        self._retry.setSingleShot(True)
+        self._retry.timeout.connect(self._try_again)
+
+    # What is going on
+
+    @property
+    def phase(self) -> Phase:
+        """What the player is doing."""
+        return self._phase
+
+    @property
+    def spec(self) -> str:
+        """What was opened, as the user named it."""
+        return self._spec
+
+    @property
+    def info(self) -> StreamInfo | None:
+        """The stream, once it is open."""
+        return self._info
+
+    @property
+    def engine(self) -> Engine | None:
+        """The network, once it is loaded."""
+        return self._engine
+
+    @property
+    def choice(self) -> EngineChoice:
+        """The network that was asked for last."""
+        return self._choice
+
+    @property
+    def stats(self) -> "StreamStats | None":
+        """How the stream is doing; None if there is none."""
+        return self._pipeline.stats if self._pipeline else None
+
+    @property
+    def recording(self) -> Path | None:
+        """The file that is being recorded."""
+        return self._recording
+
+    @property
+    def speed(self) -> float:
+        """Seconds of a file played in one second."""
+        return self._speed
+
+    def _tell_of_frame(self) -> None:
+        """Pass on, from the composer's thread, that there is a picture."""
+        with contextlib.suppress(RuntimeError):  # Qt's half of this object is gone
+            self.frame_ready.emit()
+
+    def take(self) -> Composed | None:
+        """Fetch the newest picture, to be painted; None if it was fetched before."""
+        composed = self._composer.take()
+        if composed is not None:
+            self._position_s = composed.result.frame.time_s
+            self._last_frame_s = time.monotonic()
+            self._retries = 0
+        return composed
+
+    # What the user wants
+
+    def open(self, spec: str) -> None:
+        """Open a source and play it; what is playing is stopped first."""
+        self._retries = 0
+        self._open(spec)
+
+    def close_stream(self) -> None:
+        """Stop and show nothing."""
+        self._stop_stream()
+        self._spec = ""
+        self._set_phase(Phase.EMPTY)
+
+    def toggle(self) -> None:
+        """Play or pause."""
+        if self._phase is Phase.PLAYING:
+            self._command(lambda pipeline: pipeline.pause(), Phase.PAUSED)
+        elif self._phase is Phase.PAUSED:
+            self._last_frame_s = time.monotonic()
+            self._command(lambda pipeline: pipeline.resume(), Phase.PLAYING)
+        elif self._phase is Phase.ENDED:
+            self._restart()
+
+    def step(self) -> None:
+        """Show the next frame; pauses first."""
+        if self._phase is Phase.PLAYING:
+            self.toggle()
+        if self._phase is Phase.PAUSED:
+            self._command(lambda pipeline: pipeline.step(), Phase.PAUSED)
+
+    def seek(self, time_s: float) -> None:
+        """Go to a time of the file in seconds."""
+        if self._info is None or not self._info.seekable:
+            return
+        time_s = max(0.0, time_s)
+        if self._phase is Phase.ENDED:
+            self._set_phase(Phase.PAUSED)
+        self._command(lambda pipeline: pipeline.seek(time_s), self._phase)
+
+    def hold(self, held: bool) -> None:
+        """Pause while the user drags the position, and play on afterwards."""
+        if held:
+            self._plays_on = self._phase is Phase.PLAYING
+        if self._plays_on and (self._phase is Phase.PLAYING) == held:
+            self.toggle()
+
+    def seek_by(self, seconds: float) -> None:
+        """Go back or ahead."""
+        self.seek(self._position_s + seconds)
+
+    def set_speed(self, speed: float) -> None:
+        """Play files slower or faster."""
+        self._speed = speed
+        if self._pipeline:
+            self._pipeline.speed = speed
+
+    def show(self, look: Look, geometry: ViewGeometry | None) -> None:
+        """Paint the newest frame, and coming ones, this way."""
+        self._look = self._recorder.look = look
+        self._composer.show(look, geometry)
+
+    def want_confidence(self, wanted: bool) -> None:
+        """Have confidences computed or not: they are only looked at under the cursor."""
+        if self._engine:
+            self._engine.confidence = wanted
+
+    # The network
+
+    def set_engine(self, choice: EngineChoice) -> None:
+        """Load a network and change to it; until then, and if it cannot be had, the old one goes on."""
+        self._choice = choice
+        self._loading += 1
+        number = self._loading
+        self.engine_busy.emit(True)
+        self._jobs.start(
+            "load",
+            lambda: Engine(choice, self._report, self._load),
+            done=lambda engine: self._engine_loaded(number, engine),
+            failed=lambda error: self._engine_failed(number, error),
+            unwanted=Engine.close,
+        )
+
+    def _report(self, words: str) -> None:
+        """Pass on, from any thread, that an engine stepped down."""
+        self._jobs.call_later(lambda: self.notice.emit(words))
+        self._jobs.call_later(self.engine_changed.emit)
+
+    def _engine_loaded(self, number: int, engine: Engine) -> None:
+        if number != self._loading:
+            self._jobs.start("unload", engine.close)
+            return
+        old, self._engine = self._engine, engine
+        self.engine_busy.emit(False)
+        self.engine_changed.emit()
+        if old is not None:
+            self._replace(old, engine)
+        self._begin()
+
+    def _replace(self, old: Engine, new: Engine) -> None:
+        if self._pipeline is not None:
+            try:
+                self._pipeline.replace_segmenter(new, release=old.close)
+            except BsdnetError:
+                logger.debug("the stream ended before its network was changed")
+            else:
+                if self._phase in (Phase.PAUSED, Phase.ENDED):
+                    self.seek(self._position_s)
+                return
+        self._jobs.start("unload", old.close)
+
+    def _engine_failed(self, number: int, error: Exception) -> None:
+        if number != self._loading:
+            return
+        self.engine_busy.emit(False)
+        problem = engine_problem(error)
+        if self._engine is None:
+            self._fail(problem)
+        else:
+            self._choice = self._engine.choice
+            self.notice.emit(f"{problem.text} The network is unchanged.")
+            self.engine_changed.emit()
+
+    # Recording
+
+    def start_recording(self, folder: Path) -> None:
+        """Record what is shown from now on into a new file."""
+        if self._info is None or self._recording is not None:
+            return
+        info, spec = self._info, self._spec
+
+        def begin() -> Path:
+            path = new_path(folder, spec, ".mp4")
+            self._recorder.begin(path, info)
+            return path
+
+        self._jobs.start(
+            "record",
+            begin,
+            done=self._set_recording,
+            failed=lambda error: self.notice.emit(f"Nothing is recorded: {error}"),
+        )
+
+    def stop_recording(self) -> None:
+        """Finish the recording."""
+        self._jobs.start("finish recording", self._recorder.end)
+
+    def _set_recording(self, path: Path | None) -> None:
+        self._recording = path
+        self.recording_changed.emit(path)
+
+    def _recording_ended(self, path: Path, error: BsdnetError | None) -> None:
+        """Pass on, from any thread, that a recording is finished or broke off."""
+        self._jobs.call_later(lambda: self._set_recording(None))
+        if error is None:
+            self._jobs.call_later(lambda: self.recorded.emit(path))
+        else:
+            words = f"The recording broke off: {error}"
+            self._jobs.call_later(lambda: self.notice.emit(words))
+
+    # The stream
+
+    def _open(self, spec: str, *, again: bool = False) -> None:
+        self._stop_stream(keep_picture=again)
+        self._spec = spec
+        number = self._opening
+        self._set_phase(Phase.LOST if again else Phase.OPENING)
+        self._jobs.start(
+            "open",
+            lambda: self._open_source(spec),
+            done=lambda source: self._source_opened(number, source),
+            failed=lambda error: self._source_failed(number, error),
+            unwanted=lambda source: source.close(),
+        )
+
+    def _source_opened(self, number: int, source: VideoSource) -> None:
+        if number != self._opening:
+            self._jobs.start("close", source.close)
+            return
+        self._source = source
+        self._begin()
+
+    def _source_failed(self, number: int, error: Exception) -> None:
+        if number != self._opening:
+            return
+        if self._retries:
+            self._lose(error)
+        else:
+            self._fail(source_problem(self._spec, error))
+
+    def _begin(self) -> None:
+        """Play, once there are both a source and a network."""
+        if self._source is None or self._engine is None or self._closing:
+            return
+        from bsdnet.stream.pipeline import StreamPipeline
+        from bsdnet.stream.sink import CallbackSink
+
+        source, self._source = self._source, None
+        self._info = source.info
+        view = CallbackSink(self._composer.offer, live=True, wants=frozenset({"labels", "confidence"}), name="view")
+        self._pipeline = StreamPipeline(
+            source,
+            self._engine,
+            [view, self._recorder],
+            keep_open=not self._info.live,
+            realtime=not self._info.live,
+            speed=self._speed,
+        )
+        self._pipeline.start()
+        self._last_frame_s = time.monotonic()
+        self._position_s = 0.0
+        self._poll.start()
+        self._set_phase(Phase.PLAYING)
+
+    def _watch(self) -> None:
+        """Look at how the pipeline is; its threads could tell, but not without having to know of Qt."""
+        pipeline = self._pipeline
+        if pipeline is None or self._info is None:
+            return
+        if pipeline.state.ended:
+            self._stream_ended(pipeline.error)
+        elif self._phase is Phase.PLAYING and pipeline.state.value == "paused" and pipeline.at_end:
+            if self.loop:
+                self._restart()
+            else:
+                self._set_phase(Phase.ENDED)
+        elif self._info.live and self._phase is Phase.PLAYING:
+            silence_s = time.monotonic() - self._last_frame_s
+            if silence_s > _STALL_S or self._stalled:
+                self._stalled = silence_s > _STALL_S
+                self.stalled.emit(silence_s if self._stalled else 0.0)
+
+    def _stream_ended(self, error: BaseException | None) -> None:
+        if self._info is not None and self._info.live and (error is None or isinstance(error, SourceError)):
+            self._lose(error)
+        elif error is not None:
+            self._fail(stream_problem(self._spec, error))
+        else:
+            self.close_stream()
+
+    def _lose(self, error: BaseException | None) -> None:
+        """Wait, and try a live stream again; its last picture stays."""
+        logger.info("%s was lost: %s", self._spec, error)
+        self._stop_stream(keep_picture=True)
+        self._set_phase(Phase.LOST)
+        pause_s = _RETRY_S[min(self._retries, len(_RETRY_S) - 1)]
+        self._retries += 1
+        self._retry.start(round(1000 * pause_s))
+        self.notice.emit(f"The picture was lost. Trying again in {pause_s:.0f} s.")
+
+    def _try_again(self) -> None:
+        self._open(self._spec, again=True)
+
+    def _restart(self) -> None:
+        def begin_again(pipeline: "StreamPipeline") -> None:
+            pipeline.seek(0.0)
+            pipeline.resume()
+
+        self._command(begin_again, Phase.PLAYING)
+
+    def _command(self, command: "Callable[[StreamPipeline], None]", phase: Phase) -> None:
+        """Give a command; a pipeline that has just ended takes none, which `_watch` will see."""
+        if self._pipeline is None:
+            return
+        try:
+            command(self._pipeline)
+        except BsdnetError as error:
+            logger.debug("the stream takes no command: %s", error)
+        else:
+            self._set_phase(phase)
+
+    def _stop_stream(self, *, keep_picture: bool = False) -> None:
+        """Let go of the stream; its end comes about on another thread."""
+        self._opening += 1
+        self._retry.stop()
+        self._poll.stop()
+        source, self._source = self._source, None
+        pipeline, self._pipeline = self._pipeline, None
+        self._info = None
+        self._stalled = False
+        if not keep_picture:
+            self._composer.clear()
+        if source is not None:
+            self._jobs.start("close", source.close)
+        if pipeline is not None:
+            self._jobs.start("stop", pipeline.stop)
+
+    def _fail(self, problem: Problem) -> None:
+        self._stop_stream()
+        self._set_phase(Phase.FAILED)
+        self.failed.emit(problem)
+
+    def _set_phase(self, phase: Phase) -> None:
+        if phase is not self._phase:
+            self._phase = phase
+            self.phase_changed.emit(phase)
+
+    # The end
+
+    def shutdown(self) -> None:
+        """End everything; `closed` comes within `CLOSE_S`, from whatever state."""
+        if self._closing:
+            return
+        self._closing = True
+        self._stop_stream()
+        self._composer.close()
+        if self._engine is not None:
+            self._jobs.start("unload", self._engine.close)
+        self._jobs.start("end", lambda: self._jobs.wait(CLOSE_S), done=self._ended)
+
+    def _ended(self, all_threads: bool) -> None:
+        self._jobs.close()
+        self.closed.emit(all_threads)

@@ -1,0 +1,387 @@
+"""The main window: puts the parts together and connects them."""
+
+from collections.abc import Callable
+
+from PySide6.QtCore import Qt, QTimer
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPalette, QResizeEvent
+from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
+
+from app.appearance import Appearance
+from app.banner import Banner
+from app.class_panel import ClassPanel
+from app.commands import LATE_KEYS, make_actions
+from app.compose import Look
+from app.engine_panel import EnginePanel
+from app.icons import icon
+from app.jobs import Jobs
+from app.keeping import Keeper
+from app.naming import source_name
+from app.opening import Opening, dropped_source
+from app.pages import ProblemPage, StartPage, WaitPage
+from app.performance_panel import SAMPLES_PER_S, PerformancePanel
+from app.player import SPEEDS, Phase, Player
+from app.problems import Problem
+from app.settings import Settings
+from app.shortcuts import HOLD_KEY, ShortcutSheet
+from app.top_bar import TopBar
+from app.transport import Transport
+from app.video_widget import VideoWidget
+from app.view_geometry import ViewMode
+
+_ORIGINAL = Look(mode="original")
+_SEEK_S = 5.0
+_ZOOM = 1.25
+_PAN = 0.2
+_ALPHA_STEP = 0.05
+_SIDEBAR_LINES = 20  # width of the panels, in heights of a line
+
+
+class Window(QMainWindow):
+    """bsdnet-view.
+
+    Args:
+        player: plays; the window ends it when it is closed.
+        settings: what is remembered.
+    """
+
+    def __init__(self, player: Player, settings: Settings) -> None:
+        super().__init__()
+        self.player = player
+        self.settings = settings
+        self._jobs = Jobs(self)
+        self.appearance = Appearance(settings)
+        self.opening = Opening(self, self._jobs)
+        self.actions_by_name = make_actions(self, self._handlers())
+        self.addActions(list(self.actions_by_name.values()))
+        self._make_widgets()
+        self._lay_out()
+        self._connect()
+        self._stats = QTimer(self)
+        self._stats.setInterval(1000 // SAMPLES_PER_S)
+        self._stats.timeout.connect(self._show_stats)
+        self._stats.start()
+        self._restore()
+
+    def _make_widgets(self) -> None:
+        self.setWindowTitle("bsdnet-view")
+        self.setAcceptDrops(True)
+        self.bar = TopBar(self.actions_by_name)
+        self.start, self.wait, self.problem, self.video = StartPage(), WaitPage(), ProblemPage(), VideoWidget()
+        self.stack = QStackedWidget()
+        for page in (self.start, self.wait, self.problem, self.video):
+            self.stack.addWidget(page)
+        self.banner = Banner(self.stack)
+        self.transport = Transport()
+        self.classes, self.performance, self.engine = ClassPanel(), PerformancePanel(), EnginePanel()
+        self.keeper = Keeper(self._jobs, self.settings, self.banner)
+
+    def _lay_out(self) -> None:
+        panels = QWidget()
+        panels.setObjectName("sidebar")
+        column = QVBoxLayout(panels)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        for panel in (self.classes, self.performance, self.engine):
+            column.addWidget(panel)
+        column.addStretch(1)
+        self.sidebar = QScrollArea()
+        self.sidebar.setWidget(panels)
+        self.sidebar.setWidgetResizable(True)
+        self.sidebar.setAccessibleName("Panels")
+
+        left = QVBoxLayout()
+        left.addWidget(self.stack, 1)
+        left.addWidget(self.transport)
+        middle = QHBoxLayout()
+        middle.addLayout(left, 1)
+        middle.addWidget(self.sidebar)
+        central = QWidget()
+        layout = QVBoxLayout(central)
+        for box in (left, middle, layout):
+            box.setContentsMargins(0, 0, 0, 0)
+            box.setSpacing(0)
+        layout.addWidget(self.bar)
+        layout.addLayout(middle, 1)
+        self.setCentralWidget(central)
+
+    def _connect(self) -> None:
+        player, video = self.player, self.video
+        player.frame_ready.connect(self._show_frame)
+        player.phase_changed.connect(self._show_phase)
+        player.failed.connect(self._show_problem)
+        player.notice.connect(lambda words: self.banner.say(words))
+        player.stalled.connect(self._show_stall)
+        player.engine_busy.connect(self.engine.show_busy)
+        player.engine_changed.connect(self._show_engine)
+        player.recording_changed.connect(lambda path: self._show_recording(path is not None))
+        player.recorded.connect(lambda path: self.keeper.tell(f"Recorded {path.name}"))
+        video.view_changed.connect(player.show)
+        video.class_clicked.connect(self.classes.model.solo)
+        self.classes.model.changed.connect(self._update_look)
+        self.bar.mode_chosen.connect(self._set_mode)
+        self.bar.alpha_chosen.connect(self._set_alpha)
+        self.engine.chosen.connect(player.set_engine)
+        self.opening.chosen.connect(self.open)
+        self.opening.refused.connect(lambda words: self.banner.say(words))
+        self.start.file_wanted.connect(self.opening.ask_file)
+        self.start.camera_wanted.connect(self.opening.ask_camera)
+        self.start.address_wanted.connect(self.opening.ask_address)
+        self.start.demo_wanted.connect(lambda: self.open("demo"))
+        self.start.recent_chosen.connect(self.open)
+        self.problem.retry_wanted.connect(self._retry)
+        self.problem.start_wanted.connect(player.close_stream)
+        transport = self.transport
+        transport.play_clicked.connect(player.toggle)
+        transport.step_clicked.connect(player.step)
+        transport.restart_clicked.connect(lambda: player.seek(0.0))
+        transport.slider.sought.connect(player.seek)
+        transport.slider.drag_changed.connect(player.hold)
+        transport.speed_chosen.connect(player.set_speed)
+        transport.loop_toggled.connect(self._set_loop)
+        self.appearance.changed.connect(self._fit_to_font)
+
+    def _handlers(self) -> dict[str, Callable[[], object]]:
+        """What each of `app.shortcuts.COMMANDS` does."""
+        player = self.player
+        return {
+            "open-file": self.opening.ask_file,
+            "open-folder": self.opening.ask_folder,
+            "open-camera": self.opening.ask_camera,
+            "open-address": self.opening.ask_address,
+            "open-demo": lambda: self.open("demo"),
+            "close": player.close_stream,
+            "quit": self.close,
+            "play": player.toggle,
+            "step": player.step,
+            "back": lambda: player.seek_by(-_SEEK_S),
+            "ahead": lambda: player.seek_by(_SEEK_S),
+            "restart": lambda: player.seek(0.0),
+            "slower": lambda: self._change_speed(-1),
+            "faster": lambda: self._change_speed(1),
+            "loop": lambda: self.transport.loop.toggle(),
+            "overlay": lambda: self._set_mode("overlay"),
+            "mask": lambda: self._set_mode("mask"),
+            "side-by-side": lambda: self._set_mode("side-by-side"),
+            "split": lambda: self._set_mode("split"),
+            "more-opaque": lambda: self._set_alpha(self.settings.alpha + _ALPHA_STEP),
+            "less-opaque": lambda: self._set_alpha(self.settings.alpha - _ALPHA_STEP),
+            "zoom-in": lambda: self.video.zoom_by(_ZOOM),
+            "zoom-out": lambda: self.video.zoom_by(1 / _ZOOM),
+            "fit": lambda: self.video.set_scaling("fit"),
+            "fill": lambda: self.video.set_scaling("fill"),
+            "actual": lambda: self.video.set_scaling("actual"),
+            "pan-left": lambda: self.video.pan_by(-_PAN, 0),
+            "pan-right": lambda: self.video.pan_by(_PAN, 0),
+            "pan-up": lambda: self.video.pan_by(0, -_PAN),
+            "pan-down": lambda: self.video.pan_by(0, _PAN),
+            "all": lambda: self.classes.draw_all(),
+            "none": lambda: self.classes.draw_none(),
+            "solo": lambda: self.classes.solo_current(),
+            "save": lambda: self.keeper.save(self.video.composed, self.video.look, player.spec),
+            "save-original": lambda: self.keeper.save(self.video.composed, _ORIGINAL, player.spec),
+            "copy": lambda: self.keeper.copy(self.video.composed, self.video.look),
+            "copy-original": lambda: self.keeper.copy(self.video.composed, _ORIGINAL),
+            "record": self._record,
+            "show-folder": lambda: self.keeper.show_folder(),
+            "sidebar": lambda: self._show_sidebar(not self.settings.sidebar),
+            "full-screen": self._toggle_full_screen,
+            "leave": self._leave,
+            "theme": self.appearance.toggle_theme,
+            "larger": lambda: self.appearance.change_size(1),
+            "smaller": lambda: self.appearance.change_size(-1),
+            "help": self._show_shortcuts,
+        }
+
+    def _restore(self) -> None:
+        settings = self.settings
+        self.restoreGeometry(settings.geometry)
+        self.appearance.apply()
+        self.start.show_recent(settings.recent)
+        self.engine.show_choice(self.player.choice)
+        self.transport.loop.setChecked(settings.loop)
+        self._show_sidebar(settings.sidebar)
+        self._set_mode(settings.mode)
+        self._set_alpha(settings.alpha)
+        self._show_phase(self.player.phase)
+
+    # What the user wants
+
+    def open(self, spec: str) -> None:
+        """Open a source and remember it."""
+        self.settings.remember(spec)
+        self.start.show_recent(self.settings.recent)
+        self.player.open(spec)
+
+    def _retry(self) -> None:
+        if self.player.engine is None:
+            self.player.set_engine(self.player.choice)
+        if self.player.spec:
+            self.open(self.player.spec)
+
+    def _set_mode(self, mode: ViewMode) -> None:
+        self.settings.mode = mode
+        self.bar.show_mode(mode)
+        self._update_look()
+
+    def _set_alpha(self, alpha: float) -> None:
+        alpha = min(max(alpha, 0.0), 1.0)
+        self.settings.alpha = alpha
+        self.bar.show_alpha(alpha)
+        self._update_look()
+
+    def _update_look(self) -> None:
+        settings = self.settings
+        self.video.set_look(Look(mode=settings.mode, alpha=settings.alpha, only=self.classes.model.only))
+
+    def _set_loop(self, loop: bool) -> None:
+        self.settings.loop = self.player.loop = loop
+
+    def _change_speed(self, steps: int) -> None:
+        speed = self.transport.speed
+        speed.setCurrentIndex(min(max(speed.currentIndex() + steps, 0), len(SPEEDS) - 1))
+
+    def _record(self) -> None:
+        if self.player.recording is None:
+            self.player.start_recording(self.settings.folder)
+        else:
+            self.player.stop_recording()
+
+    def _show_sidebar(self, shown: bool) -> None:
+        self.settings.sidebar = shown
+        self.actions_by_name["sidebar"].setChecked(shown)
+        self.sidebar.setVisible(shown)
+
+    def _toggle_full_screen(self) -> None:
+        full = not self.isFullScreen()
+        for widget in (self.bar, self.transport):
+            widget.setVisible(not full)
+        self.sidebar.setVisible(not full and self.settings.sidebar)
+        self.showFullScreen() if full else self.showNormal()
+
+    def _show_shortcuts(self) -> None:
+        ShortcutSheet(self).open()
+
+    def _leave(self) -> None:
+        if self.isFullScreen():
+            self._toggle_full_screen()
+        else:
+            self.classes.draw_all()
+
+    # What the player tells
+
+    def _show_frame(self) -> None:
+        composed = self.player.take()
+        if composed is None:
+            return
+        if composed.classes != self.classes.model.classes:
+            self.classes.model.set_classes(composed.classes)
+        self.video.set_composed(composed)
+        self.transport.show_time(composed.result.frame.time_s)
+        if self.stack.currentWidget() is not self.video:
+            self.stack.setCurrentWidget(self.video)
+            self.video.setFocus()
+
+    def _show_phase(self, phase: Phase) -> None:
+        self.transport.set_phase(phase)
+        self.video.set_faded(phase is Phase.LOST)
+        if phase in (Phase.EMPTY, Phase.OPENING, Phase.FAILED):
+            self.video.clear()
+            self.performance.graph.clear()
+            self.transport.set_stream(None)
+        pages = {Phase.EMPTY: self.start, Phase.OPENING: self.wait, Phase.FAILED: self.problem}
+        if phase in pages:
+            self.stack.setCurrentWidget(pages[phase])
+        name = source_name(self.player.spec) if self.player.spec else ""
+        self.wait.show_words(f"Opening {name} ..." if name else "")
+        self.bar.title.setText(name or "bsdnet")
+        self.setWindowTitle(f"{name} - bsdnet-view" if name else "bsdnet-view")
+        if phase is Phase.PLAYING:
+            self.transport.set_stream(self.player.info)
+            self.transport.set_phase(phase)
+            self._show_engine()
+        shown = phase not in (Phase.EMPTY, Phase.OPENING, Phase.FAILED)
+        for command in ("save", "save-original", "copy", "copy-original", "record", "fit", "play", "step"):
+            self.actions_by_name[command].setEnabled(shown)
+
+    def _show_problem(self, problem: Problem) -> None:
+        self.problem.show_problem(problem)
+        self.stack.setCurrentWidget(self.problem)
+
+    def _show_stall(self, silence_s: float) -> None:
+        if silence_s:
+            words = f"No picture for {silence_s:.0f} s. Still waiting for {source_name(self.player.spec)}."
+            self.banner.say(words, stays=True)
+        else:
+            self.banner.hide()
+
+    def _show_engine(self) -> None:
+        engine, info = self.player.engine, self.player.info
+        self.engine.show_choice(self.player.choice)
+        self.engine.show_engine(engine, info.size if info else None)
+
+    def _show_recording(self, recording: bool) -> None:
+        action = self.actions_by_name["record"]
+        action.setText("Stop recording" if recording else "Record")
+        action.setToolTip(
+            "Stop recording (R)" if recording else "Record what is shown, without sound; no frame is left out (R)"
+        )
+        action.setIcon(icon("stop", QPalette.ColorRole.BrightText) if recording else icon("record"))
+        self.transport.recording.setVisible(recording)
+
+    def _show_stats(self) -> None:
+        stats = self.player.stats
+        self.performance.show_stats(stats, self.video.display_fps)
+        composed = self.video.composed
+        if stats is None or composed is None:
+            return
+        self.classes.model.set_shares(composed.shares)
+        self.transport.show_latency(stats.latency["total"].p50_ms)
+
+    # Events
+
+    def _fit_to_font(self) -> None:
+        self.sidebar.setFixedWidth(_SIDEBAR_LINES * self.fontMetrics().height())
+        self.banner.place()
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:
+        """Take the keys that no part of the window wanted."""
+        if event.key() == HOLD_KEY and not event.modifiers():
+            if not event.isAutoRepeat():
+                self.video.hold_original(True)
+        elif event.key() in LATE_KEYS and not event.modifiers():
+            self.actions_by_name[LATE_KEYS[Qt.Key(event.key())]].trigger()
+        else:
+            super().keyPressEvent(event)
+
+    def keyReleaseEvent(self, event: QKeyEvent) -> None:
+        """Let go of the original."""
+        if event.key() == HOLD_KEY and not event.isAutoRepeat():
+            self.video.hold_original(False)
+        else:
+            super().keyReleaseEvent(event)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Keep the banner in its place."""
+        super().resizeEvent(event)
+        self.banner.place()
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:
+        """Take files and addresses."""
+        if dropped_source(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent) -> None:
+        """Open what was dropped."""
+        spec = dropped_source(event.mimeData())
+        if spec:
+            event.acceptProposedAction()
+            self.open(spec)
+
+    def closeEvent(self, event: QCloseEvent) -> None:
+        """Go at once; what is still at work ends behind the scenes, as `Player.closed` tells."""
+        if not self.isFullScreen():
+            self.settings.geometry = self.saveGeometry()
+        self._stats.stop()
+        self._jobs.close()
+        self.player.shutdown()
+        event.accept()
