@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
@@ -34,8 +33,6 @@ CLOSE_S = 2.0
 """The longest that closing takes; what hangs in a driver for longer is left behind."""
 
 _POLL_MS = 50
-_STALL_S = 3.0  # a live stream without a frame for so long is said to be stalled
-_RETRY_S = (1.0, 2.0, 5.0, 10.0)  # pauses between attempts at a live stream that was lost; the last one repeats
 
 OpenSource = Callable[[str], VideoSource]
 
@@ -49,8 +46,6 @@ class Phase(Enum):
     PAUSED = "paused"
     ENDED = "ended"
     """At the end of a file; playing begins it again."""
-    LOST = "lost"
-    """A live stream that played was lost; it is tried again until it comes back or another one is opened."""
     FAILED = "failed"
 
 
@@ -80,7 +75,7 @@ class Player(QObject):
     engine_busy = Signal(bool)
     recording_changed = Signal(object)  # Path while a recording is under way, else None
     recorded = Signal(object)  # Path of a recording that is finished
-    stalled = Signal(float)  # seconds for which a live stream has given nothing; 0 once it gives again
+    silent = Signal(float)  # seconds for which a live stream has given nothing; 0 once it gives again
     closed = Signal(bool)  # whether all threads have ended; else some hang in foreign code
 
     def __init__(
@@ -102,10 +97,8 @@ class Player(QObject):
         self._look = Look()
         self._speed = 1.0
         self.loop = False
-        self._last_frame_s = 0.0
         self._position_s = 0.0
-        self._stalled = False
-        self._retries = 0
+        self._silent = False
         self._plays_on = False
         self._recording: Path | None = None
         self._closing = False
@@ -114,9 +107,6 @@ class Player(QObject):
         self._poll = QTimer(self)
         self._poll.setInterval(_POLL_MS)
         self._poll.timeout.connect(self._watch)
-        self._retry = QTimer(self)
-        self._retry.setSingleShot(True)
-        self._retry.timeout.connect(self._try_again)
 
     # What is going on
 
@@ -170,16 +160,23 @@ class Player(QObject):
         composed = self._composer.take()
         if composed is not None:
             self._position_s = composed.result.frame.time_s
-            self._last_frame_s = time.monotonic()
-            self._retries = 0
         return composed
 
     # What the user wants
 
     def open(self, spec: str) -> None:
         """Open a source and play it; what is playing is stopped first."""
-        self._retries = 0
-        self._open(spec)
+        self._stop_stream()
+        self._spec = spec
+        number = self._opening
+        self._set_phase(Phase.OPENING)
+        self._jobs.start(
+            "open",
+            lambda: self._open_source(spec),
+            done=lambda source: self._source_opened(number, source),
+            failed=lambda error: self._source_failed(number, error),
+            unwanted=lambda source: source.close(),
+        )
 
     def close_stream(self) -> None:
         """Stop and show nothing."""
@@ -192,7 +189,6 @@ class Player(QObject):
         if self._phase is Phase.PLAYING:
             self._command(lambda pipeline: pipeline.pause(), Phase.PAUSED)
         elif self._phase is Phase.PAUSED:
-            self._last_frame_s = time.monotonic()
             self._command(lambda pipeline: pipeline.resume(), Phase.PLAYING)
         elif self._phase is Phase.ENDED:
             self._restart()
@@ -335,19 +331,6 @@ class Player(QObject):
 
     # The stream
 
-    def _open(self, spec: str, *, again: bool = False) -> None:
-        self._stop_stream(keep_picture=again)
-        self._spec = spec
-        number = self._opening
-        self._set_phase(Phase.LOST if again else Phase.OPENING)
-        self._jobs.start(
-            "open",
-            lambda: self._open_source(spec),
-            done=lambda source: self._source_opened(number, source),
-            failed=lambda error: self._source_failed(number, error),
-            unwanted=lambda source: source.close(),
-        )
-
     def _source_opened(self, number: int, source: VideoSource) -> None:
         if number != self._opening:
             self._jobs.start("close", source.close)
@@ -356,11 +339,7 @@ class Player(QObject):
         self._begin()
 
     def _source_failed(self, number: int, error: Exception) -> None:
-        if number != self._opening:
-            return
-        if self._retries:
-            self._lose(error)
-        else:
+        if number == self._opening:
             self._fail(source_problem(self._spec, error))
 
     def _begin(self) -> None:
@@ -382,7 +361,6 @@ class Player(QObject):
             speed=self._speed,
         )
         self._pipeline.start()
-        self._last_frame_s = time.monotonic()
         self._position_s = 0.0
         self._poll.start()
         self._set_phase(Phase.PLAYING)
@@ -399,32 +377,16 @@ class Player(QObject):
                 self._restart()
             else:
                 self._set_phase(Phase.ENDED)
-        elif self._info.live and self._phase is Phase.PLAYING:
-            silence_s = time.monotonic() - self._last_frame_s
-            if silence_s > _STALL_S or self._stalled:
-                self._stalled = silence_s > _STALL_S
-                self.stalled.emit(silence_s if self._stalled else 0.0)
+        elif self._info.live:
+            silent_s = pipeline.stats.signal.silent_s
+            if silent_s or self._silent:
+                self._silent = silent_s > 0
+                self.silent.emit(silent_s)
 
     def _stream_ended(self, error: BaseException | None) -> None:
-        if self._info is not None and self._info.live and (error is None or isinstance(error, SourceError)):
-            self._lose(error)
-        elif error is not None:
-            self._fail(stream_problem(self._spec, error))
-        else:
-            self.close_stream()
-
-    def _lose(self, error: BaseException | None) -> None:
-        """Wait, and try a live stream again; its last picture stays."""
-        logger.info("%s was lost: %s", self._spec, error)
-        self._stop_stream(keep_picture=True)
-        self._set_phase(Phase.LOST)
-        pause_s = _RETRY_S[min(self._retries, len(_RETRY_S) - 1)]
-        self._retries += 1
-        self._retry.start(round(1000 * pause_s))
-        self.notice.emit(f"The picture was lost. Trying again in {pause_s:.0f} s.")
-
-    def _try_again(self) -> None:
-        self._open(self._spec, again=True)
+        if error is None:
+            error = SourceError("the stream has ended: its sender sends no more")
+        self._fail(stream_problem(self._spec, error))
 
     def _restart(self) -> None:
         def begin_again(pipeline: "StreamPipeline") -> None:
@@ -444,17 +406,15 @@ class Player(QObject):
         else:
             self._set_phase(phase)
 
-    def _stop_stream(self, *, keep_picture: bool = False) -> None:
+    def _stop_stream(self) -> None:
         """Let go of the stream; its end comes about on another thread."""
         self._opening += 1
-        self._retry.stop()
         self._poll.stop()
         source, self._source = self._source, None
         pipeline, self._pipeline = self._pipeline, None
         self._info = None
-        self._stalled = False
-        if not keep_picture:
-            self._composer.clear()
+        self._silent = False
+        self._composer.clear()
         if source is not None:
             self._jobs.start("close", source.close)
         if pipeline is not None:

@@ -84,6 +84,7 @@ QToolTip { background: $raised; color: $text; border: 1px solid $line; padding: 
 QLabel[heading="true"] { font-weight: 600; color: $text; }
 QLabel[display="true"] { font-size: ${display}px; font-weight: 600; }
 QLabel[metric="true"] { font-size: ${metric}px; font-weight: 600; }
+QLabel[key="true"] { background: $raised; border: 1px solid $line; border-radius: ${x}px; padding: 1px ${s}px; }
 QLabel[live="true"] { color: $danger; font-weight: 700; }
 QToolButton, QPushButton {
     background: transparent; border: 1px solid transparent; border-radius: ${r}px; padding: ${s}px ${m}px;
@@ -96,6 +97,8 @@ QToolButton:pressed, QPushButton:pressed { background: $line; }
 QToolButton:checked { background: $raised; border-color: $line; color: $accent; }
 QToolButton:disabled, QPushButton:disabled, QLabel:disabled { color: $quiet; }
 QToolButton::menu-indicator { image: none; width: 0; }
+QPushButton[small="true"] { padding: ${x2}px ${s}px; color: $quiet; }
+QPushButton[small="true"]:hover { color: $text; }
 QPushButton[primary="true"] { background: $accent; color: $on_accent; border-color: $accent; font-weight: 600; }
 QPushButton[primary="true"]:hover { background: $text; border-color: $text; color: $window; }
 #segments { background: $raised; border-radius: ${r}px; }
@@ -126,7 +129,7 @@ QSlider { min-height: ${l}px; }
 QSlider::groove:horizontal { height: ${x}px; background: $line; border-radius: ${x2}px; }
 QSlider::sub-page:horizontal { background: $accent; border-radius: ${x2}px; }
 QSlider::handle:horizontal {
-    background: $text; width: ${m}px; height: ${m}px; margin: -${x}px 0; border-radius: ${m2}px;
+    background: $text; width: ${knob}px; height: ${knob}px; margin: -${overhang}px 0; border-radius: ${knob2}px;
 }
 QSlider::handle:horizontal:hover, QSlider::handle:horizontal:focus { background: $accent; }
 QSlider::sub-page:horizontal:disabled, QSlider::handle:horizontal:disabled { background: $line; }
@@ -141,9 +144,15 @@ def unit_px(app: QApplication) -> float:
 def apply_theme(app: QApplication, theme: Theme) -> None:
     """Dress the whole program."""
     unit = unit_px(app)
-    lengths = {"x": 4, "x2": 2, "s": 6, "r": 7, "m": 12, "m2": 6, "l": 24, "bar": 8, "bar2": 4}
-    lengths |= {"field": 20, "display": 26, "metric": 19}
-    px = {name: str(max(1, round(length * unit))) for name, length in lengths.items()}
+    lengths = {"x": 4, "s": 6, "r": 7, "m": 12, "l": 24, "bar": 8, "field": 20, "display": 26, "metric": 19}
+    px = {name: max(1, round(length * unit)) for name, length in lengths.items()}
+    px["knob"] = px["x"] // 2 * 4 + px["x"]  # the groove and the margins on both its sides
+    px |= {
+        "x2": px["x"] // 2,
+        "knob2": px["knob"] // 2,
+        "overhang": (px["knob"] - px["x"]) // 2,
+        "bar2": px["bar"] // 2,
+    }
     colors = {name: value for name, value in vars(theme).items() if name != "name"}
     palette = QPalette()
     roles = QPalette.ColorRole
@@ -165,4 +174,4 @@ def apply_theme(app: QApplication, theme: Theme) -> None:
     ):
         palette.setColor(role, QColor(color))
     app.setPalette(palette)
-    app.setStyleSheet(_SHEET.substitute(colors, **px))
+    app.setStyleSheet(_SHEET.substitute({**colors, **px}))

@@ -158,12 +158,16 @@ class Transport(QWidget):
         self.play.setAccessibleName(words)
         self.play.setToolTip(f"{words} (Space)")
         self.live.setEnabled(playing)
-        self.live.setText("● LIVE" if playing else "❚❚ PAUSED" if phase is Phase.PAUSED else "○ LOST")
+        self.live.setText("● LIVE" if playing else "PAUSED")
 
     def show_time(self, time_s: float) -> None:
         """Show where the stream is."""
         self.time.setText(format_time(time_s))
         self.slider.show_time(time_s)
+
+    def show_silent(self, silent: bool) -> None:
+        """Say that a live source gives nothing at the moment."""
+        self.live.setText("○ NO SIGNAL" if silent else "● LIVE")
 
     def show_latency(self, latency_ms: float) -> None:
         """Show how long ago what is seen was seen by the camera's reader."""

@@ -33,7 +33,7 @@ _SEEK_S = 5.0
 _ZOOM = 1.25
 _PAN = 0.2
 _ALPHA_STEP = 0.05
-_SIDEBAR_LINES = 20  # width of the panels, in heights of a line
+_SIDEBAR_LINES = 22  # width of the panels, in heights of a line
 
 
 class Window(QMainWindow):
@@ -87,6 +87,7 @@ class Window(QMainWindow):
         self.sidebar = QScrollArea()
         self.sidebar.setWidget(panels)
         self.sidebar.setWidgetResizable(True)
+        self.sidebar.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.sidebar.setAccessibleName("Panels")
 
         left = QVBoxLayout()
@@ -110,7 +111,7 @@ class Window(QMainWindow):
         player.phase_changed.connect(self._show_phase)
         player.failed.connect(self._show_problem)
         player.notice.connect(lambda words: self.banner.say(words))
-        player.stalled.connect(self._show_stall)
+        player.silent.connect(self._show_silence)
         player.engine_busy.connect(self.engine.show_busy)
         player.engine_changed.connect(self._show_engine)
         player.recording_changed.connect(lambda path: self._show_recording(path is not None))
@@ -249,14 +250,18 @@ class Window(QMainWindow):
     def _show_sidebar(self, shown: bool) -> None:
         self.settings.sidebar = shown
         self.actions_by_name["sidebar"].setChecked(shown)
-        self.sidebar.setVisible(shown)
+        self._place_sidebar()
+
+    def _place_sidebar(self) -> None:
+        useful = self.player.phase is not Phase.EMPTY and not self.isFullScreen()
+        self.sidebar.setVisible(useful and self.settings.sidebar)
 
     def _toggle_full_screen(self) -> None:
         full = not self.isFullScreen()
         for widget in (self.bar, self.transport):
             widget.setVisible(not full)
-        self.sidebar.setVisible(not full and self.settings.sidebar)
         self.showFullScreen() if full else self.showNormal()
+        self._place_sidebar()
 
     def _show_shortcuts(self) -> None:
         ShortcutSheet(self).open()
@@ -283,7 +288,11 @@ class Window(QMainWindow):
 
     def _show_phase(self, phase: Phase) -> None:
         self.transport.set_phase(phase)
-        self.video.set_faded(phase is Phase.LOST)
+        empty = phase is Phase.EMPTY
+        self.transport.setVisible(not empty)
+        self._place_sidebar()
+        for control in self.bar.view_controls:
+            control.setVisible(not empty)
         if phase in (Phase.EMPTY, Phase.OPENING, Phase.FAILED):
             self.video.clear()
             self.performance.graph.clear()
@@ -307,10 +316,12 @@ class Window(QMainWindow):
         self.problem.show_problem(problem)
         self.stack.setCurrentWidget(self.problem)
 
-    def _show_stall(self, silence_s: float) -> None:
-        if silence_s:
-            words = f"No picture for {silence_s:.0f} s. Still waiting for {source_name(self.player.spec)}."
-            self.banner.say(words, stays=True)
+    def _show_silence(self, silent_s: float) -> None:
+        self.video.set_faded(silent_s > 0)
+        self.transport.show_silent(silent_s > 0)
+        if silent_s:
+            name = source_name(self.player.spec)
+            self.banner.say(f"{name} gives no picture for {silent_s:.0f} s. Connecting again ...", stays=True)
         else:
             self.banner.hide()
 
