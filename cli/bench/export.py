@@ -1,8 +1,10 @@
 """Building engines ahead."""
 
 import time
+from pathlib import Path
 from typing import Any
 
+from bsdnet.runtime.engine_cache import default_folder
 from bsdnet.runtime.segmenter import Segmenter
 from cli.bench.report import number, size_text, table
 from cli.terminal import tell
@@ -14,6 +16,7 @@ def export_engines(options: dict[str, Any]) -> None:
     Raises:
         BsdnetError: the weights cannot be loaded, or the backend cannot run here.
     """
+    folder = default_folder()
     with Segmenter.load(
         options["weights"],
         device=options["device"],
@@ -25,8 +28,22 @@ def export_engines(options: dict[str, Any]) -> None:
             sizes.append(segmenter.size_for(options["frame_size"]))
         lines = []
         for size in dict.fromkeys(sizes):
+            before = _engines(folder, size)
             start_s = time.perf_counter()
             segmenter.prepare([size])
             cost_s = time.perf_counter() - start_s
-            lines.append([size_text(size), f"{segmenter.backend} {segmenter.precision}", number(cost_s)])
-        tell(table(["input", "backend", "seconds"], lines, left=2))
+            fate = _fate(before, _engines(folder, size))
+            lines.append([size_text(size), f"{segmenter.backend} {segmenter.precision}", fate, number(cost_s)])
+    tell(table(["input", "backend", "engine", "seconds"], lines, left=3))
+    tell(f"\nengines lie in {folder}")
+
+
+def _engines(folder: Path, size: tuple[int, int]) -> dict[Path, int]:
+    """Find the engines for an input size and when each was last used, in nanoseconds."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob(f"[!.]*-{size_text(size)}-*")}
+
+
+def _fate(before: dict[Path, int], after: dict[Path, int]) -> str:
+    if set(after) - set(before):
+        return "built"
+    return "was there" if after != before else "none kept"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,13 +10,15 @@ import click
 import cv2
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bsdnet.modeling import BSDNet
+from bsdnet.runtime.timing import Timing
 from cli.bench import measure
 from cli.bench.candidates import count_macs, fold_foreign, load_candidate
 from cli.bench.main import bench, main
 from cli.bench.memory import peak_of_fresh_process
+from cli.bench.plot import network_series
 from tests.cli.conftest import CONFIG, Result, run_main
 
 GUIDE = Path(__file__).parents[2] / "docs" / "benchmarking.md"
@@ -31,7 +34,12 @@ class Two(nn.Module):
         x = self.norm(self.conv(x))
         return {"main": x, "others": (x[:, :1],)}
 
+class Picky(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
 def small(): return Two()
+def picky(): return Picky()
 def broken(): raise ValueError("no\\nway")
 def none(): return 3
 def narrow(): return nn.Conv2d(4, 8, 3)
@@ -50,9 +58,18 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(weights: Path, factory: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Path]:
+def monkeypatch_module() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def measured(
+    weights: Path, factory: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
+) -> tuple[Result, Path]:
     """One run with all there is, and the folder of its files."""
     folder = tmp_path_factory.mktemp("measured")
+    monkeypatch_module.setattr(measure, "_BURST_MS", 1.0)
     result = run_bench(
         *("--weights", weights, "--module", f"{factory}:small", "--module", f"{factory}:narrow"),
         *("--size", "96x64", "--size", "512x512", "--backend", "eager", "--backend", "tensorrt"),
@@ -138,7 +155,21 @@ def test_the_plot_is_wide_enough_for_a_page(measured: tuple[Result, Path]):
     assert picture.shape[1] == 1800
 
 
-def test_without_names_it_is_the_shipped_weights_and_random_ones():
+def test_without_names_it_is_the_shipped_weights_and_random_ones(monkeypatch: pytest.MonkeyPatch):
+    def pretend(cases: Sequence[measure.Case], settings: measure.Settings) -> list[measure.Row]:
+        return [
+            measure.Row(case=case, backend="auto", precision="fp32", macs=None, network=Timing.of([8.0]))
+            for case in cases
+        ]
+
+    monkeypatch.setattr(measure, "measure", pretend)
+    lines = run_bench().stdout.splitlines()
+    inputs = ["512x512", "1024x512", "960x720", "1536x768", "2048x1024"]
+    assert [line.split("|")[2].strip() for line in lines if line.startswith("| BSDNet-S ")][:5] == inputs
+    assert [line.split("|")[2].strip() for line in lines if line.startswith("| BSDNet-B ")][:5] == inputs
+    (line,) = [line for line in lines if line.startswith("| BSDNet-B") and "(Seg100)" in line]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells == ["BSDNet-B", "2048x1024 (Seg100)", "1", "70.6", "125.0", "–"]  # noqa: RUF001
     assert load_candidate("s").weights == "bsdnet-s-camvid.safetensors, 11 classes"
     random = load_candidate("b")
     assert (random.name, random.weights) == ("BSDNet-B", "random, 19 classes")
@@ -152,16 +183,16 @@ def test_multiply_accumulates_are_counted_by_hand():
     assert count_macs(network, (8, 8)) == 3 * 8 * 9 * 64 + 512 * 5
 
 
-class Picky(nn.Module):
+def test_networks_that_need_values_are_neither_counted_nor_folded(factory: Path):
     """What it does depends on values: neither torch.fx nor a network without values can follow."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x if x.sum() > 0 else -x
-
-
-def test_networks_that_need_values_are_neither_counted_nor_folded():
-    assert count_macs(Picky(), (8, 8)) is None
-    assert fold_foreign(Picky()) is None
+    result = run_bench(
+        *("--model", "s", "--module", f"{factory}:picky", "--size", "64x64", "--device", "cpu", "--precision", "fp32"),
+        *("--rounds", 1, "--model-only", "--no-memory"),
+    )
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("| picky")]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert (cells[3], cells[4]) == ("0.00", "–")  # noqa: RUF001
+    assert "torch.fx cannot trace it: picky\n" in result.stdout
 
 
 def test_foreign_batch_norms_are_folded_wherever_they_are(factory: Path):
@@ -267,3 +298,40 @@ def test_the_guide_names_exactly_the_options(name: str):
     named = {found for cell in first_cells for found in re.findall(r"`(-[-\w]+)`", cell)}
     options = [option for option in COMMANDS[name].params if isinstance(option, click.Option)]
     assert named == {text for option in options for text in (*option.opts, *option.secondary_opts)} | {"--help"}
+
+
+def test_frames_may_be_larger_than_the_input(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[tuple[int, ...]] = []
+    original = measure.drawn_frame
+    monkeypatch.setattr(measure, "drawn_frame", lambda size: drawn.append(original(size).shape) or original(size))
+    monkeypatch.setattr(measure, "_BURST_MS", 1.0)
+    result = run_bench(
+        *("--weights", weights, "--size", "96x64", "--frame-size", "320x180", "--device", "cpu", "--rounds", 1),
+        *("--no-memory", "--json", tmp_path / "out.json"),
+    )
+    assert drawn == [(180, 320, 3)]
+    assert "at 320x180, one at a time" in result.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["settings"]["frame_size"] == "320x180"
+
+
+def test_lines_of_the_plot_go_from_small_to_large(factory: Path):
+    candidate = load_candidate(f"{factory}:small")
+    cases = [
+        measure.Case(candidate=candidate, size=size, backend="auto", precision="auto")
+        for size in ((128, 64), (64, 64), (96, 64))
+    ]
+    speeds = {(128, 64): 4.0, (64, 64): 1.0}  # the third could not be measured
+    rows = [
+        measure.Row(
+            case=case,
+            backend=backend,
+            precision="fp32",
+            macs=None,
+            network=Timing.of([speeds[case.size]]) if case.size in speeds else None,
+        )
+        for case in cases
+        for backend in ("eager", "compile")
+    ]
+    points = [((64, 64), 1000.0), ((128, 64), 250.0)]
+    assert network_series(rows) == ({"small eager fp32": points, "small compile fp32": points}, {})
+    assert list(network_series(rows[::2])[0]) == ["small"], "what all have in common is not said"

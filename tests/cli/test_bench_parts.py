@@ -1,13 +1,16 @@
 """bsdnet-bench pipeline, blocks and export."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bsdnet.runtime.segmenter import Segmenter
+from cli.bench import candidates
 from cli.bench.pipeline import PipelineResult, ReplaySource
-from tests.cli.conftest import SIZE
+from tests.cli.conftest import CONFIG, SIZE
 from tests.cli.test_bench import run_bench
 from tests.stream.media import INFO
 
@@ -64,7 +67,8 @@ def test_a_live_source_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch
     assert "camera:0 is live" in result.stderr
 
 
-def test_blocks_and_contexts_stand_beside_the_papers(tmp_path: Path):
+def test_blocks_and_contexts_stand_beside_the_papers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(candidates.CONFIGS, "s", CONFIG)
     result = run_bench("blocks", "--size", "64x64", "--rounds", 1, "--device", "cpu", "--json", tmp_path / "out.json")
     assert result.exit_code == 0, result.stderr
     rows = {(row["kind"], row["model"]): row for row in json.loads((tmp_path / "out.json").read_text())["rows"]}
@@ -77,3 +81,37 @@ def test_blocks_and_contexts_stand_beside_the_papers(tmp_path: Path):
     (fcb,) = [line for line in result.stdout.splitlines() if line.startswith("| FCB ")]
     cells = [cell.strip() for cell in fcb.split("|")]
     assert (cells[6], cells[7], cells[8]) == ("1.00", "70.6", "1.00")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("BSDNET_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_what_builds_nothing_keeps_nothing(weights: Path, cache: Path):
+    result = run_bench(
+        *("export", "--weights", weights, "--device", "cpu", "--backend", "eager", "--precision", "fp32"),
+        *("--size", "96x64", "--frame-size", "320x180"),
+    )
+    assert result.exit_code == 0, result.stderr
+    lines = [[cell.strip() for cell in line.split("|")[1:4]] for line in result.stdout.splitlines()[2:4]]
+    assert lines == [["96x64", "eager fp32", "none kept"], ["128x64", "eager fp32", "none kept"]]
+    assert not cache.exists()
+
+
+def test_engines_are_built_once(weights: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
+    def build(segmenter: Segmenter, sizes: list[tuple[int, int]]) -> None:
+        """As the engine cache does: an engine is written, or its time of use is renewed."""
+        ((height, width),) = sizes
+        cache.mkdir(exist_ok=True)
+        engine = cache / f"compile-{width}x{height}-fp32-0123.pt2"
+        engine.touch()
+        os.utime(engine, ns=(0, engine.stat().st_mtime_ns + 10**9))
+
+    monkeypatch.setattr(Segmenter, "prepare", build)
+    export = ("export", "--weights", weights, "--device", "cpu", "--size", "96x64")
+    first, second = run_bench(*export), run_bench(*export, "--size", "64x64")
+    assert "| built " in first.stdout
+    assert [line.split("|")[3].strip() for line in second.stdout.splitlines()[2:4]] == ["was there", "built"]
+    assert first.stdout.splitlines()[-1] == f"engines lie in {cache}"
