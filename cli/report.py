@@ -5,6 +5,7 @@ from pathlib import Path
 
 from bsdnet.picture import Picture
 from bsdnet.rendering import draw_hud
+from bsdnet.runtime.adaptive import AdaptiveSegmenter
 from bsdnet.runtime.segmenter import Segmenter
 from bsdnet.stream.frame import StreamInfo
 from bsdnet.stream.stats import Stage, StreamStats
@@ -18,17 +19,21 @@ class Hud:
     Args:
         segmenter: named on the picture.
         frame_size: height and width of the stream's frames.
+        adaptive: chooses the input size, if it changes.
     """
 
-    def __init__(self, segmenter: Segmenter, frame_size: tuple[int, int]) -> None:
-        height, width = segmenter.size_for(frame_size)
+    def __init__(
+        self, segmenter: Segmenter, frame_size: tuple[int, int], adaptive: AdaptiveSegmenter | None = None
+    ) -> None:
         self._segmenter = segmenter
-        self._size = f"{width}x{height}"
+        self._size = segmenter.size_for(frame_size)
+        self._adaptive = adaptive
 
     def draw(self, rendered: Picture, stats: StreamStats) -> Picture:
         """Draw onto a rendered frame, in place."""
         rate = f"{stats.fps_out:.1f} FPS" if stats.fps_out else "-- FPS"
-        network = f"{describe_network(self._segmenter)}  {self._size}"
+        size = self._size if self._adaptive is None else self._adaptive.size
+        network = f"{describe_network(self._segmenter)}  {describe_size(size)}"
         draw_hud(rendered, [rate, network, describe_engine(self._segmenter)])
         return rendered
 
@@ -43,7 +48,18 @@ def describe_engine(segmenter: Segmenter) -> str:
     return f"{segmenter.device} {segmenter.precision} {segmenter.backend}"
 
 
-def summary(stats: StreamStats, info: StreamInfo, segmenter: Segmenter, written: Mapping[str, Path]) -> str:
+def describe_size(size: tuple[int, int]) -> str:
+    """Write a size (height, width) as people do: `640x352`."""
+    return f"{size[1]}x{size[0]}"
+
+
+def summary(
+    stats: StreamStats,
+    info: StreamInfo,
+    segmenter: Segmenter,
+    written: Mapping[str, Path],
+    adaptive: AdaptiveSegmenter | None = None,
+) -> str:
     """Write the closing lines of a run.
 
     Args:
@@ -51,8 +67,12 @@ def summary(stats: StreamStats, info: StreamInfo, segmenter: Segmenter, written:
         info: the stream.
         segmenter: what was used.
         written: what there is now, by what it is called.
+        adaptive: what chose the input size, if it could change.
     """
-    height, width = segmenter.size_for(info.size)
+    sizes = describe_size(segmenter.size_for(info.size))
+    if adaptive is not None and adaptive.frames_per_size:
+        used = adaptive.frames_per_size.items()
+        sizes = ", ".join(f"{describe_size(size)} ({frames} frames)" for size, frames in used)
     fps = stats.frames_out / stats.elapsed_s if stats.elapsed_s else 0.0
     lost = f", {stats.lost} could not be decoded" if stats.lost else ""
     dropped = f", {stats.dropped} dropped" if stats.dropped else ""
@@ -62,7 +82,7 @@ def summary(stats: StreamStats, info: StreamInfo, segmenter: Segmenter, written:
         f"frames   {stats.frames_in} in, {stats.frames_out} out{lost}{dropped}",
         f"speed    {fps:.1f} fps, {stats.elapsed_s:.1f} s{first}",
         f"stages   {stages} (ms per frame; they run at the same time)",
-        f"network  {describe_network(segmenter)} {width}x{height}, {describe_engine(segmenter)}",
+        f"network  {describe_network(segmenter)} {sizes}, {describe_engine(segmenter)}",
         *(f"{kind:8} {path}" for kind, path in written.items()),
     ]
     return "\n".join(lines)

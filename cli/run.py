@@ -13,6 +13,7 @@ from cli.signals import StopSignals
 
 if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
     from bsdnet.rendering import RenderStyle
+    from bsdnet.runtime.adaptive import AdaptiveSegmenter
     from bsdnet.runtime.segmenter import Segmenter
     from bsdnet.stream.hardware_decoding import HardwareDecoding
     from bsdnet.stream.interfaces import VideoSink, VideoSource
@@ -57,6 +58,13 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
     show_default=True,
     help="Size at which the network sees frames: WIDTHxHEIGHT in pixels, seg50 (1024x512), "
     "seg75 (1536x768), seg100 (2048x1024), or auto: the training pictures' short side.",
+)
+@click.option(
+    "--target-fps",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="FPS",
+    help="Shrink the network's input, from --size down to half its sides, as far as it takes to segment FPS "
+    "frames per second.  [default: keep the size]",
 )
 @click.option(
     "--alpha",
@@ -140,10 +148,11 @@ def _run_stream(
     from cli.terminal import Progress, tell
 
     segmenter.style = _style(options, segmenter)
-    hud = Hud(segmenter, source.info.size)
+    adaptive = _adapt(options, segmenter, source.info.size)
+    hud = Hud(segmenter, source.info.size, adaptive)
     with (
         StreamPipeline(
-            source, segmenter, sinks, in_flight=_IN_FLIGHT, max_frames=options["frames"], annotate=hud.draw
+            source, adaptive or segmenter, sinks, in_flight=_IN_FLIGHT, max_frames=options["frames"], annotate=hud.draw
         ) as pipeline,
         Progress(source.info, options["frames"]) as progress,
         StopSignals() as signals,
@@ -157,7 +166,7 @@ def _run_stream(
     stats = pipeline.stats
     logger.debug("ended: %s", stats)
     written = _written(options, finished=pipeline.state is PipelineState.FINISHED)
-    tell(summary(stats, source.info, segmenter, written))
+    tell(summary(stats, source.info, segmenter, written, adaptive))
     return signals.exit_code or (EXIT_LOST_FRAMES if stats.lost else EXIT_OK)
 
 
@@ -194,6 +203,14 @@ def _load_segmenter(options: dict[str, Any]) -> "Segmenter":
         precision=options["precision"],
         size=options["size"],
     )
+
+
+def _adapt(options: dict[str, Any], segmenter: "Segmenter", frame_size: tuple[int, int]) -> "AdaptiveSegmenter | None":
+    from bsdnet.runtime.adaptive import AdaptiveSegmenter
+
+    if options["target_fps"] is None:
+        return None
+    return AdaptiveSegmenter(segmenter, frame_size, options["target_fps"])
 
 
 def _style(options: dict[str, Any], segmenter: "Segmenter") -> "RenderStyle":
