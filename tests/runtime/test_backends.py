@@ -1,15 +1,27 @@
+import copy
+import importlib.util
 import logging
 import shutil
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import nn
 
+from bsdnet import Segmenter
 from bsdnet.devices import select_device
 from bsdnet.errors import BackendError, ConfigError
-from bsdnet.modeling import bsdnet_s
+from bsdnet.modeling import BSDNet, bsdnet_s
 from bsdnet.runtime import backends
-from bsdnet.runtime.backends import Network, check_backend, select_precision
+from bsdnet.runtime.backends import MAX_SIZES, Network, select_precision
+from bsdnet.runtime.engine_cache import EngineCache
+from bsdnet.runtime.tensorrt import import_torch_tensorrt
+from bsdnet.runtime.torch_backends import Compile, CudaGraph, Eager, Target, probe_compiler
+
+from .conftest import TINY
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -75,27 +87,18 @@ def test_no_such_precision():
         select_precision("int8", CPU)
 
 
-@pytest.mark.parametrize("device", [CPU, CUDA])
-def test_tensorrt_without_its_package_names_the_extra(monkeypatch, device):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"pip install 'bsdnet\[tensorrt\]'"):
-        check_backend("tensorrt", device)
-
-
-def test_cudagraph_needs_cuda():
-    with pytest.raises(BackendError, match="'cudagraph' needs a CUDA device, got 'cpu'"):
-        check_backend("cudagraph", CPU)
-
-
-def test_compile_without_a_compiler_says_so_before_the_first_frame(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(BackendError, match="needs a C\\+\\+ compiler"):
-        Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "compile")
+def target_on(device, model=None):
+    return Target(model=model or nn.Identity(), device=device, precision="fp32", cache=EngineCache())
 
 
 def test_no_such_backend():
     with pytest.raises(ConfigError, match="backend must be one of auto, eager"):
         Network(nn.Identity(), CPU, "fp32", "openvino")
+
+
+def test_cudagraph_needs_cuda():
+    with pytest.raises(BackendError, match="'cudagraph' needs a CUDA device, got 'cpu'"):
+        Network(nn.Identity(), CPU, "fp32", "cudagraph")
 
 
 @torch.inference_mode()
@@ -109,73 +112,322 @@ def test_eager_gives_the_logits_of_the_network():
 
 
 @torch.inference_mode()
-def test_a_network_is_built_once_for_each_size(monkeypatch):
-    built = []
+def test_eager_gives_the_same_from_two_threads_at_several_sizes():
+    torch.manual_seed(0)
+    network = Network(BSDNet(TINY).eval(), CPU, "fp32", "eager")
+    pictures = [torch.randn(1, 3, 64, 32 * (1 + number % 3)) for number in range(12)]
+    barrier = threading.Barrier(2)
 
-    def build(model, x):
-        built.append(tuple(x.shape))
-        return model
+    def run(start):
+        barrier.wait()
+        with torch.inference_mode():
+            return [network(x) for x in pictures[start::2]]
 
-    monkeypatch.setitem(backends.BUILDERS, "eager", build)
+    with ThreadPoolExecutor(2) as pool:
+        halves = list(pool.map(run, range(2)))
+    for number, x in enumerate(pictures):
+        torch.testing.assert_close(halves[number % 2][number // 2], network(x))
+
+
+class Recorder:
+    """A backend that notes what it builds."""
+
+    built: ClassVar[list[tuple[int, int]]] = []
+
+    def __init__(self, target):
+        self._model = target.model
+
+    def build(self, size):
+        self.built.append(size)
+        return self._model
+
+
+@pytest.fixture
+def recorder(monkeypatch):
+    monkeypatch.setitem(backends.BACKENDS, "eager", Recorder)
+    monkeypatch.setattr(Recorder, "built", [])
+    return Recorder.built
+
+
+def picture(width):
+    return torch.zeros(1, 3, 32, width)
+
+
+@torch.inference_mode()
+def test_every_size_is_built_once_and_stays_ready(recorder):
     network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "eager")
-    for width in (32, 32, 64, 64, 64):
-        network(torch.zeros(1, 3, 32, width))
-    assert built == [(1, 3, 32, 32), (1, 3, 32, 64)]
+    network.prepare((32, 64))
+    for width in (32, 64, 32, 64, 32):
+        assert network(picture(width)).shape == (1, 5, 4, width // 8)
+    assert recorder == [(32, 64), (32, 32)]
 
 
-def failing(model, x):
-    raise BackendError("it does not fit")
+@torch.inference_mode()
+def test_of_too_many_sizes_the_one_not_used_for_longest_goes(recorder):
+    network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "eager")
+    widths = [32 * (1 + number) for number in range(MAX_SIZES + 1)]
+    for width in widths[:-1]:
+        network(picture(width))
+    network(picture(widths[0]))
+    network(picture(widths[-1]))
+    network(picture(widths[0]))
+    assert [width for _, width in recorder] == widths
+    network(picture(widths[1]))
+    assert [width for _, width in recorder] == [*widths, widths[1]]
+
+
+def test_pictures_of_one_size_go_on_while_another_is_built(monkeypatch):
+    begun, finish = threading.Event(), threading.Event()
+
+    class Slow(Recorder):
+        def build(self, size):
+            if size == (32, 64):
+                begun.set()
+                assert finish.wait(30)
+            return super().build(size)
+
+    monkeypatch.setitem(backends.BACKENDS, "eager", Slow)
+    network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "eager")
+    network.prepare((32, 32))
+    building = threading.Thread(target=network.prepare, args=((32, 64),))
+    building.start()
+    assert begun.wait(30)
+    try:
+        with torch.inference_mode():
+            assert network(picture(32)).shape == (1, 5, 4, 4)
+    finally:
+        finish.set()
+        building.join(30)
+
+
+def test_two_threads_build_a_size_once(monkeypatch, recorder):
+    barrier = threading.Barrier(2)
+    network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "eager")
+
+    def prepare(_):
+        barrier.wait()
+        network.prepare((32, 64))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(prepare, range(2)))
+    assert recorder == [(32, 64)]
+
+
+def test_preparing_leaves_the_number_of_threads_as_it_was(recorder):
+    counts = []
+
+    class Counting(nn.Module):
+        def forward(self, x):
+            counts.append(torch.get_num_threads())
+            return x
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        Network(Counting(), CPU, "fp32", "eager").prepare((32, 32))
+        assert counts == [1, 2]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_segmenter_prepares_sizes(tiny_weights, monkeypatch, recorder):
+    with Segmenter.load(tiny_weights, device="cpu") as segmenter:
+        segmenter.prepare([(64, 96), (96, 128)])
+        assert recorder == [(64, 96), (96, 128)]
+        with pytest.raises(ConfigError, match=r"size must be \(height, width\) of at least 32 .* got \(16, 64\)"):
+            segmenter.prepare([(16, 64)])
+
+
+class CannotRun:
+    def __init__(self, target):
+        raise BackendError("it is not installed")
+
+
+class CannotBuild:
+    def __init__(self, target):
+        pass
+
+    def build(self, size):
+        raise BackendError("it does not fit")
 
 
 @torch.inference_mode()
 def test_auto_steps_down_once_and_says_why(monkeypatch, caplog):
-    monkeypatch.setitem(backends.AUTO_CHAINS, "cpu", ("cudagraph", "compile", "eager"))
-    monkeypatch.setattr(backends, "check_backend", lambda name, device: name == "cudagraph" and failing(None, None))
-    monkeypatch.setitem(backends.BUILDERS, "compile", failing)
-    with caplog.at_level(logging.INFO):
+    monkeypatch.setitem(backends.AUTO_CHAINS, "cpu", ("tensorrt", "compile", "cudagraph", "eager"))
+    monkeypatch.setitem(backends.BACKENDS, "tensorrt", CannotRun)
+    monkeypatch.setitem(backends.BACKENDS, "compile", CannotBuild)
+    with caplog.at_level(logging.WARNING):
         network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "auto")
         assert network.backend == "compile"
         for width in (32, 64, 32):
-            assert network(torch.zeros(1, 3, 32, width)).shape[1] == 5
+            assert network(picture(width)).shape[1] == 5
     assert network.backend == "eager"
-    assert [record.message for record in caplog.records] == [
-        "backend cudagraph is not used, next is compile: it does not fit",
-        "backend compile is not used, next is eager: it does not fit",
+    assert caplog.messages == [
+        "backend tensorrt is not used, next is compile: it is not installed",
+        "backend compile is not used, next is cudagraph: it does not fit",
+        "backend cudagraph is not used, next is eager: backend 'cudagraph' needs a CUDA device, got 'cpu'; use 'eager'",
     ]
 
 
 @torch.inference_mode()
 def test_a_backend_that_was_asked_for_does_not_step_down(monkeypatch):
-    monkeypatch.setitem(backends.BUILDERS, "eager", failing)
+    monkeypatch.setitem(backends.BACKENDS, "eager", CannotBuild)
     network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "eager")
     for _ in range(2):
         with pytest.raises(BackendError, match="does not fit"):
-            network(torch.zeros(1, 3, 32, 32))
+            network(picture(32))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch_tensorrt") is not None, reason="torch-tensorrt is here")
+def test_without_torch_tensorrt_auto_steps_down_for_real(monkeypatch, caplog):
+    monkeypatch.setitem(backends.AUTO_CHAINS, "cpu", ("tensorrt", "cudagraph", "eager"))
+    assert Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "auto").backend == "eager"
+    assert "needs torch-tensorrt, which is not installed" in caplog.messages[0]
+    assert "needs a CUDA device" in caplog.messages[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, r"needs a C\+\+ compiler, and .* cannot be run \(No such file or directory\)"),
+        ("echo 'error: vector: no such file' >&2; exit 1", r"cannot compile a line: error: vector: no such file"),
+        ("exit 1", r"cannot compile a line: "),
+    ],
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="it is refused there before")
+def test_compile_without_a_working_compiler_says_so_before_the_first_frame(tmp_path, monkeypatch, script, reason):
+    compiler = tmp_path / "c++"
+    if script is not None:
+        compiler.write_text(f"#!/bin/sh\n{script}\n")
+        compiler.chmod(0o700)
+    monkeypatch.setenv("CXX", str(compiler))
+    with pytest.raises(BackendError, match=reason):
+        Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "compile")
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")
+
+
+@needs_compiler
+def test_a_compiler_that_works_gives_its_version(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    assert "++" in probe_compiler()
+
+
+@needs_compiler
+@torch.inference_mode()
+def test_a_failed_compilation_is_one_clear_error(monkeypatch, tmp_path):
+    def fail(*_, **__):
+        raise RuntimeError("CppCompileError: no space left\nand a long trace")
+
+    monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
+    network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "compile", EngineCache(tmp_path))
+    with pytest.raises(BackendError, match=r"^backend 'compile' failed: CppCompileError: no space left$"):
+        network(picture(32))
+
+
+def small_network():
+    """A convolution whose batch norm is folded, one whose is not, and a softmax over space, as BSDNet has them."""
+
+    class Small(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 4, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+            self.norm = nn.BatchNorm2d(16)
+            self.classify = nn.Conv2d(16, 5, 2, 2)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.classify(self.norm(x + x.flatten(2).softmax(2).view_as(x)))
+
+    torch.manual_seed(0)
+    model = Small().eval()
+    for norm in (model.stem[1], model.norm):
+        norm.running_mean.uniform_(-0.5, 0.5)
+        norm.running_var.uniform_(0.5, 2)
+    return model
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, from within its compiler
+@needs_compiler
 @torch.inference_mode()
-def test_compiled_logits_agree_with_eager():
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 5, 1)).eval()
-    x = torch.randn(1, 3, 32, 32).to(memory_format=torch.channels_last)
-    compiled = Network(model, CPU, "fp32", "compile")
+def test_compiled_logits_agree_with_eager_fresh_and_loaded_in_any_memory_order(tmp_path):
+    model = small_network()
+    x = torch.randn(1, 3, 32, 64)
+    compiled = Network(model, CPU, "fp32", "compile", EngineCache(tmp_path))
     torch.testing.assert_close(compiled(x), model(x), rtol=1e-3, atol=1e-4)
     assert compiled.backend == "compile"
+    (package,) = tmp_path.glob("*.pt2")
+    written = package.stat().st_ino
+
+    loaded = Network(copy.deepcopy(model), CPU, "fp32", "compile", EngineCache(tmp_path))
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.testing.assert_close(loaded(x.to(memory_format=memory_format)), model(x), rtol=1e-3, atol=1e-4)
+    assert [path.stat().st_ino for path in tmp_path.glob("*.pt2")] == [written]
+    _from_two_threads(loaded, model)
 
 
-@torch.inference_mode()
-def test_a_failed_compilation_is_one_clear_error(monkeypatch):
-    def compiling(model, **_):
-        def fail(x):
-            raise RuntimeError("CppCompileError: no space left\nand a long trace")
+def _from_two_threads(network, model):
+    pictures = [torch.randn(1, 3, 32, 64) for _ in range(40)]
 
-        return fail
+    def run(x):
+        with torch.inference_mode():
+            return network(x)
 
-    monkeypatch.setattr(torch, "compile", compiling)
-    monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/g++")
-    network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "compile")
-    with pytest.raises(BackendError, match=r"^backend 'compile' failed: CppCompileError: no space left$"):
-        network(torch.zeros(1, 3, 32, 32))
+    with ThreadPoolExecutor(2) as pool:
+        for x, logits in zip(pictures, pool.map(run, pictures), strict=True):
+            torch.testing.assert_close(logits, model(x), rtol=1e-3, atol=1e-4)
+
+
+class TestOnGpu:
+    pytestmark: ClassVar = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+
+    @pytest.mark.parametrize("backend", ["cudagraph", "compile"])
+    def test_it_agrees_with_eager_at_several_sizes(self, backend, tmp_path):
+        torch.manual_seed(0)
+        model = BSDNet(TINY).eval()
+        network = Network(model, CUDA, "fp16", backend, EngineCache(tmp_path))
+        eager = Network(model, CUDA, "fp16", "eager")
+        sizes = [(64, 96), (96, 128)]
+        for size in sizes:
+            network.prepare(size)
+        with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream(CUDA)):
+            for size in sizes * 2:
+                x = torch.randn(1, 3, *size).to(CUDA, torch.float16, memory_format=torch.channels_last)
+                torch.testing.assert_close(network(x), eager(x), rtol=2e-2, atol=2e-2)
+
+    def test_a_size_is_prepared_while_pictures_of_another_are_worked_on(self, tmp_path):
+        network = Network(BSDNet(TINY).eval(), CUDA, "fp16", "cudagraph")
+        network.prepare((64, 96))
+        stop = threading.Event()
+
+        def work():
+            with torch.inference_mode(), torch.cuda.stream(torch.cuda.Stream(CUDA)):
+                while not stop.is_set():
+                    network(torch.empty(1, 3, 64, 96, dtype=torch.float16, device=CUDA)).sum().item()
+
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(work)
+            try:
+                network.prepare((96, 128))
+            finally:
+                stop.set()
+            working.result(30)
+
+    def test_auto_takes_the_best_that_is_here(self):
+        try:
+            import_torch_tensorrt()
+            expected = "tensorrt"
+        except BackendError:
+            expected = "cudagraph"
+        assert Network(BSDNet(TINY).eval(), CUDA, "fp16", "auto").backend == expected
+
+
+def test_backends_say_what_they_lack_when_they_are_made(monkeypatch):
+    assert isinstance(Eager(target_on(CPU)), Eager)
+    with pytest.raises(BackendError, match="needs a CUDA device"):
+        CudaGraph(target_on(CPU))
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(BackendError, match="made for Linux and macOS"):
+        Compile(target_on(CPU))
