@@ -57,6 +57,7 @@ def configure_logging(name: str, *, debug: bool, level: int = logging.NOTSET) ->
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(name, debug=debug)], force=True)
     for package in ("bsdnet", "cli"):
         logging.getLogger(package).setLevel(logging.DEBUG if debug else level)
+    logging.getLogger("bsdnet.runtime.engine_cache").setLevel(logging.INFO)  # building can take minutes: say so
     _warn_of_two_opencvs()
 
 

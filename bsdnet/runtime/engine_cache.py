@@ -1,8 +1,8 @@
 """Built engines on disk, so that what takes minutes to build is built once.
 
 The folder is `BSDNET_CACHE`, or `bsdnet` in the user's cache folder. Loading an engine runs the code in it, so one is
-only trusted if nobody but this user could have written it, and if it is byte for byte what was written: its name ends
-with the SHA-256 of its content. Whatever is not trusted or does not load is built again.
+only trusted if nobody but this user could have written it, and if it is byte for byte what was written for its key: its
+name ends with the SHA-256 of both. Whatever is not trusted or does not load is built again.
 """
 
 import hashlib
@@ -162,7 +162,7 @@ def _others_may_write(status: os.stat_result) -> bool:
 def _load(folder: Path, key: EngineKey, load: Callable[[Path], EngineT]) -> EngineT | None:
     for path in folder.glob(f"{key.name}-*{_SUFFIX}"):
         try:
-            _check(path)
+            _check(path, key)
             engine = load(path)
         except Exception as error:  # a file that is not what it should be makes loaders raise anything
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -175,17 +175,19 @@ def _load(folder: Path, key: EngineKey, load: Callable[[Path], EngineT]) -> Engi
     return None
 
 
-def _check(path: Path) -> None:
+def _check(path: Path, key: EngineKey) -> None:
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode) or _others_may_write(status):
         raise PermissionError("somebody else could have written it")
-    if _digest(path) != path.stem.rpartition("-")[2]:
-        raise ValueError("it is damaged")
+    if path.name != _file_name(path, key):
+        raise ValueError("it is damaged or belongs to another key")
 
 
-def _digest(path: Path) -> str:
+def _file_name(path: Path, key: EngineKey) -> str:
+    """Name an engine by its key and a hash of both that and its content."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, lambda: hashlib.sha256(key.name.encode())).hexdigest()
+    return f"{key.name}-{digest}{_SUFFIX}"
 
 
 @contextmanager
@@ -225,7 +227,7 @@ def _keep(path: Path, key: EngineKey) -> None:
         path.chmod(0o600)
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-        path.replace(path.with_name(f"{key.name}-{_digest(path)}{_SUFFIX}"))
+        path.replace(path.with_name(_file_name(path, key)))
         engines = sorted(path.parent.glob(f"[!.]*{_SUFFIX}"), key=lambda engine: engine.stat().st_mtime)
         for engine in engines[:-MAX_ENGINES]:
             engine.unlink(missing_ok=True)
