@@ -35,10 +35,9 @@ _FALLBACK_FPS = 25.0
 class NetworkSource(LiveSource):
     """A stream at an address, of which only the newest picture is kept; a lost one is connected to again.
 
-    A picture counts as captured when it arrived here, before it is decoded, less what it was late by its own timestamp
-    compared with the fastest pictures of late: waiting in this machine's socket and in the decoder is seen, what every
-    picture takes to get here is not. Where decoding cannot keep up, or after a stall, pictures up to the next key frame
-    are left out.
+    A picture counts as captured when it arrived here, before it is decoded, less the time for which it waited to be
+    read; what the camera, its encoder and the network took cannot be seen from here. Where decoding cannot keep up,
+    pictures up to the next key frame are left out.
 
     Args:
         address: with one of the `SCHEMES`. User name, password, path and query never appear in messages.
@@ -104,8 +103,8 @@ class _NetworkConnection:
         self._container.close()
 
     def _receive(self) -> Iterator[LivePicture]:
-        for packet in self._packets():
-            if packet.size and not self.is_recording and not self._note_arrival(packet):
+        for packet, waited_s in self._packets():
+            if packet.size and not self.is_recording and not self._note_arrival(packet, waited_s):
                 continue
             try:
                 pictures = self._stream.decode(packet)
@@ -114,29 +113,34 @@ class _NetworkConnection:
                 continue
             yield from map(self._take, pictures)
 
-    def _packets(self) -> "Iterator[Packet[Stream]]":
+    def _packets(self) -> "Iterator[tuple[Packet[Stream], float]]":
+        """Give the packets, and for how many seconds each was waited for."""
+        packets = self._container.demux([self._stream])
         num_damaged = 0
         while True:
+            asked_at_s = time.perf_counter()
             try:
-                for packet in self._container.demux([self._stream]):
-                    num_damaged = 0
-                    yield packet
-                return
+                packet = next(packets, None)
             except av.FFmpegError as error:
                 num_damaged += 1
                 if not isinstance(error, av.InvalidDataError) or num_damaged == _MAX_DAMAGED_IN_A_ROW:
                     reason = _reason(error, self._silence_s)
                     break
+                packets = self._container.demux([self._stream])  # a generator that raised is over; the stream is not
+                continue
+            if packet is None:
+                return
+            num_damaged = 0
+            yield packet, time.perf_counter() - asked_at_s
         raise SourceError(reason)
 
-    def _note_arrival(self, packet: "Packet[Stream]") -> bool:
+    def _note_arrival(self, packet: "Packet[Stream]", waited_s: float) -> bool:
         """Remember when a packet's picture was captured; False if it is to be left out."""
-        arrived_at_s = time.perf_counter()
-        if packet.pts is None:
+        if packet.pts is None or packet.dts is None:
             return True
-        delay_s = self._backlog.delay_s(
-            float(packet.pts * self._time_base), arrived_at_s, is_keyframe=packet.is_keyframe
-        )
+        arrived_at_s = time.perf_counter()
+        stamp_s = float(packet.dts * self._time_base)  # unlike pts, it does not go back
+        delay_s = self._backlog.delay_s(stamp_s, arrived_at_s, waited_s=waited_s, is_keyframe=packet.is_keyframe)
         if delay_s is None:
             return False
         if len(self._captured_at_s) >= _MAX_IN_DECODER:  # packets of which no picture came

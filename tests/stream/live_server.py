@@ -1,7 +1,8 @@
 """A live server in a process of its own: `live_server.py http|tcp|udp PORT [--fps N] [--frames N] [--password P]`.
 
 Encodes stamped pictures in real time with PyAV and sends them as MPEG-TS to whoever connects (UDP: to the port). Writes
-its port to stdout as soon as it listens. Over HTTP, `/clip.mp4` is a recording of `--frames` pictures.
+its port to stdout as soon as it listens. Over HTTP, `/clip.mkv` is a recording of `--frames` pictures, of
+which `/cut.mkv` sends a half.
 """
 
 import argparse
@@ -52,12 +53,13 @@ def http_server(options: argparse.Namespace) -> socketserver.BaseServer:
                 self.end_headers()
                 return
             self.send_response(200)
-            if self.path.startswith("/clip.mp4"):
+            if self.path in ("/clip.mkv", "/cut.mkv"):
                 clip = io.BytesIO()
-                send(clip, options, "mp4", live=False)
-                self.send_header("Content-Length", str(clip.tell()))
+                send(clip, options, "matroska", live=False)
+                data = clip.getvalue()
+                self.send_header("Content-Length", str(len(data)))
                 self.end_headers()
-                self.wfile.write(clip.getvalue())
+                self.wfile.write(data[: len(data) // 2] if self.path == "/cut.mkv" else data)
             else:
                 self.end_headers()
                 with suppress(OSError):  # the client is gone
