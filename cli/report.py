@@ -34,7 +34,10 @@ class Hud:
         rate = f"{stats.fps_out:.1f} FPS" if stats.fps_out else "-- FPS"
         size = self._size if self._adaptive is None else self._adaptive.size
         network = f"{describe_network(self._segmenter)}  {describe_size(size)}"
-        draw_hud(rendered, [rate, network, describe_engine(self._segmenter)])
+        lines = [rate, network, describe_engine(self._segmenter)]
+        if stats.signal.silent_s:
+            lines.insert(0, f"no signal for {stats.signal.silent_s:.0f} s")
+        draw_hud(rendered, lines)
         return rendered
 
 
@@ -78,9 +81,12 @@ def summary(
     dropped = f", {stats.dropped} dropped" if stats.dropped else ""
     stages = ", ".join(f"{stage} {stats.latency[stage].mean_ms:.1f}" for stage in _STAGES if stats.latency[stage].count)
     first = f", first frame after {stats.first_frame_s:.2f} s" if stats.first_frame_s is not None else ""
+    signal = stats.signal
+    outages = [f"signal   {signal.outage_s:.1f} s without pictures, {signal.reconnects} reconnects"]
     lines = [
         f"frames   {stats.frames_in} in, {stats.frames_out} out{lost}{dropped}",
         f"speed    {fps:.1f} fps, {stats.elapsed_s:.1f} s{first}",
+        *(outages if signal.outage_s else []),
         f"stages   {stages} (ms per frame; they run at the same time)",
         f"network  {describe_network(segmenter)} {sizes}, {describe_engine(segmenter)}",
         *(f"{kind:8} {path}" for kind, path in written.items()),

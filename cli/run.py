@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,7 +27,8 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.argument("source")
+@click.argument("source", required=False)
+@click.option("--camera", metavar="N|PATH", help="Segment a camera, by its number from 0 or its device path.")
 @click.option("-o", "--output", callback=parse_path, metavar="FILE", help="Video to write: .mp4, .mkv or .mov.")
 @click.option(
     "--masks",
@@ -86,6 +88,18 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
     metavar="NAMES",
     help="Classes to draw, separated by commas, such as road,car.  [default: all]",
 )
+@click.option(
+    "--record",
+    callback=parse_path,
+    metavar="FILE",
+    help="Write the segmented frames also as they came, with nothing drawn on them.",
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop before the frame of this time, counted from the first one.  [default: the stream's end]",
+)
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.  [default: all]")
 @click.option(
     "--fps", type=float, help="Frames per second of a folder of images or of the demo.  [default: 15; of the demo 25]"
@@ -104,15 +118,21 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
 def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     """Segment SOURCE and write it with its classes drawn.
 
-    SOURCE is a video file, a folder or glob pattern of images, camera:0, or demo, a street that bsdnet draws itself.
+    SOURCE is a video file, a folder or glob pattern of images, the address of a live stream (rtsp, http, udp, tcp,
+    rtmp, srt), or demo, a street that bsdnet draws itself. Or give --camera.
 
     Exit codes: 0 all frames written; 1 error; 2 wrong usage; 3 written, but frames of the source were lost;
     130 and 143 written up to an interruption.
     """
     if options["output"] is None and options["masks"] is None:
         raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, or both")
-    if options["output"] == options["masks"]:
-        raise click.UsageError(f"-o and --masks both name {options['output']}: give the masks a folder of their own")
+    for one, other in combinations(("output", "masks", "record"), 2):
+        if options[one] is not None and options[one] == options[other]:
+            raise click.UsageError(f"--{one} and --{other} both name {options[one]}: give each a place of its own")
+    if (options["source"] is None) == (options["camera"] is None):
+        raise click.UsageError("give one thing to segment: SOURCE or --camera")
+    if options["camera"] is not None:
+        options["source"] = f"camera:{options['camera']}"
     configure_logging("bsdnet-run", debug=options["debug"])
     return run(options)
 
@@ -152,7 +172,13 @@ def _run_stream(
     hud = Hud(segmenter, source.info.size, adaptive)
     with (
         StreamPipeline(
-            source, adaptive or segmenter, sinks, in_flight=_IN_FLIGHT, max_frames=options["frames"], annotate=hud.draw
+            source,
+            adaptive or segmenter,
+            sinks,
+            in_flight=_IN_FLIGHT,
+            max_frames=options["frames"],
+            max_time_s=options["duration"],
+            annotate=hud.draw,
         ) as pipeline,
         Progress(source.info, options["frames"]) as progress,
         StopSignals() as signals,
@@ -167,21 +193,22 @@ def _run_stream(
     logger.debug("ended: %s", stats)
     written = _written(options, finished=pipeline.state is PipelineState.FINISHED)
     tell(summary(stats, source.info, segmenter, written, adaptive))
-    return signals.exit_code or (EXIT_LOST_FRAMES if stats.lost else EXIT_OK)
+    return signals.exit_code or (EXIT_LOST_FRAMES if stats.lost or stats.signal.outage_s else EXIT_OK)
 
 
 def _file_sinks(options: dict[str, Any]) -> list["VideoSink"]:
+    from bsdnet.stream.record_sink import RecordSink
     from bsdnet.stream.sink import FileSink
 
-    if options["output"] is None:
-        return []
     return [
-        FileSink(
-            options["output"],
+        kind(
+            options[name],
             overwrite=options["overwrite"],
             audio=options["audio"],
             source_path=options["source"] if Path(options["source"]).is_file() else None,
         )
+        for name, kind in (("output", FileSink), ("record", RecordSink))
+        if options[name] is not None
     ]
 
 
@@ -225,11 +252,11 @@ def _written(options: dict[str, Any], *, finished: bool) -> dict[str, Path]:
     from bsdnet.stream.sink import partial_path
 
     written: dict[str, Path] = {}
-    if options["output"] is not None:
-        if finished:
-            written["output"] = options["output"]
-        elif partial_path(options["output"]).exists():
-            written["partial"] = partial_path(options["output"])
+    for name in ("output", "record"):
+        if options[name] is not None and finished:
+            written[name] = options[name]
+        elif options[name] is not None and partial_path(options[name]).exists():
+            written["partial" if name == "output" else name] = partial_path(options[name])
     if options["masks"] is not None:
         written["masks"] = options["masks"]
     return written
