@@ -1,6 +1,5 @@
 """The per-frame work around the network on a GPU: by Triton's kernels where they run, else by torch in many steps."""
 
-import importlib.util
 import logging
 from dataclasses import dataclass
 from typing import Protocol
@@ -82,6 +81,11 @@ class TorchStages:
 class KernelStages:
     """The stages in two kernels: the second one also draws, so that only the legend is left to `draw`.
 
+    Args:
+        preprocessor: resizes and normalises; it is on `device`.
+        device: the GPU, which is the current one.
+        dtype: what the network takes.
+
     Raises:
         Exception: of any kind, where Triton is not there or cannot compile for this device.
     """
@@ -92,8 +96,7 @@ class KernelStages:
         self._kernels = kernels
         self._preprocessor = preprocessor
         self._dtype = dtype
-        with torch.cuda.device(device):
-            self._try(device)
+        self._try(device)
 
     def prepare(self, frame: DeviceFrame, size: tuple[int, int]) -> Tensor:
         """See `Stages`."""
@@ -131,9 +134,8 @@ def select_stages(preprocessor: Preprocessor, device: torch.device, dtype: torch
         dtype: what the network takes.
     """
     try:
-        if importlib.util.find_spec("triton") is None:
-            raise RuntimeError("triton is not installed")
-        return KernelStages(preprocessor, device, dtype)
+        with torch.cuda.device(device):
+            return KernelStages(preprocessor, device, dtype)
     except Exception as error:  # a compiler's failures come as anything
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         logger.warning("frames are prepared and drawn in many small steps, without fused kernels: %s", reason)

@@ -79,6 +79,8 @@ class SimulatedCuda:
         self.random = np.random.default_rng(seed)
         self.streams: list[SimulatedStream] = []
         self.clock = 0
+        self.ran_on: list[SimulatedStream] = []
+        """Where work ran, in the order in which it did."""
         self.waits = 0
         """How often someone waited for the device."""
         self.calls = 0
@@ -144,6 +146,7 @@ class SimulatedCuda:
         if isinstance(item, Mark):
             item.time = self.clock
         elif not isinstance(item, tuple):
+            self.ran_on.append(stream)
             with torch.inference_mode():
                 item()
         return True

@@ -173,14 +173,19 @@ def test_results_become_ready_in_the_order_of_the_frames(device):
     assert all(handle.done() for handle in handles[:3])
 
 
-def test_uploads_run_ahead_and_downloads_do_not_wait_for_later_frames(lazy):
-    network = StandInNetwork()
-    runner = runner_on(lazy, network)
+def test_each_stream_does_its_own_part_and_no_more_waits_than_it_must(lazy):
+    runner = runner_on(lazy)
+    upload, compute, download = runner._upload, runner._compute, runner._download
     handles = [runner.submit(job_of(seed)) for seed in range(3)]
-    runner._upload.synchronize()
-    assert network.calls == 0
+    upload.synchronize()
+    assert lazy.ran_on == [upload] * 3
     handles[0].result()
-    assert network.calls == 1
+    assert lazy.ran_on[3:] == [compute, compute, download]
+    compute.synchronize()
+    assert lazy.ran_on[6:] == [compute] * 4
+    assert not handles[1].done()
+    handles[2].result()
+    assert lazy.ran_on[10:] == [download] * 2
 
 
 def test_waiting_for_a_result_can_end_early(lazy):
@@ -280,8 +285,9 @@ def test_several_threads_may_submit(device):
     assert len(results) == 15
 
 
+@pytest.mark.parametrize("first", ["caller", "compute"])
 @pytest.mark.parametrize("kind", KINDS[:1] + KINDS[3:5], ids=["rgb", "yuv", "beside"])
-def test_frames_on_the_gpu_are_worked_on_in_order_with_the_callers_stream(device, kind):
+def test_frames_on_the_gpu_are_worked_on_in_order_with_the_callers_stream(device, kind, first):
     runner = runner_on(device)
     job = job_of(1, **kind)
     planes = tuple(torch.zeros(plane.shape, dtype=torch.uint8) for plane in job.picture.planes)
@@ -295,11 +301,12 @@ def test_frames_on_the_gpu_are_worked_on_in_order_with_the_callers_stream(device
     device.queue(device.caller, fill)
     frame = DeviceFrame(planes=planes, encoding=job.picture.encoding)
     results = runner.run_resident(frame, job.size, job.outputs, job.renderer)
+    assert device.waits == 0
+    if first == "compute":
+        runner._compute.synchronize()  # before the caller's stream has got anywhere by itself
     device.queue(device.caller, lambda: kept.extend(part.clone() for part in (results.labels, *results.drawn)))
     device.queue(device.caller, lambda: [plane.zero_() for plane in planes])
-    waits = device.waits
     device.caller.synchronize()
-    assert waits == 0
 
     labels, confidence, drawn = expected_of(
         Job(picture=job.picture, size=job.size, outputs=job.outputs | {"labels"}, renderer=job.renderer)

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from bsdnet.classes import CAMVID_11
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer, RenderStyle
+from bsdnet.runtime.cuda_stages import DeviceFrame, DeviceResults, KernelStages, TorchStages
 from bsdnet.runtime.postprocess import labels_on_device
 from bsdnet.runtime.preprocess import Preprocessor
 
@@ -187,6 +188,31 @@ def test_frames_are_drawn_as_torch_does(kernels, style, encoding):
     on_cpu = renderer.render_picture(picture, labels.cpu().numpy())
     for plane, by_opencv in zip(drawn, on_cpu.planes, strict=True):
         assert (plane.cpu() == torch.from_numpy(by_opencv)).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("encoding", [None, BT709], ids=["rgb", "yuv"])
+@pytest.mark.parametrize("view", ["overlay", "side-by-side", None])
+def test_a_frame_takes_the_same_way_by_kernels_and_by_torch(kernels, view, encoding):
+    size = (120, 176)
+    planes = tuple(on_device(picture_of(size, encoding)))
+    frame = DeviceFrame(planes=planes, encoding=encoding)
+    renderer = None if view is None else Renderer(CAMVID_11, RenderStyle(view=view))
+    logits = smooth_logits((4, 6))
+    ways = []
+    for stages in (KernelStages(PREPROCESSOR, DEVICE, torch.float32), TorchStages(PREPROCESSOR)):
+        drawn = renderer.render_torch(planes, planes[0].new_zeros(size), encoding) if renderer else ()
+        labels, confidence = (torch.zeros(size, dtype=torch.uint8, device=DEVICE) for _ in range(2))
+        results = DeviceResults(labels=labels, confidence=confidence, drawn=drawn)
+        x = stages.prepare(frame, (32, 48))
+        stages.decide(logits, frame, renderer, results)
+        if renderer is not None:
+            stages.draw(frame, renderer, results)
+        ways.append((x, labels, confidence, *drawn))
+    for number, (by_kernels, by_torch) in enumerate(zip(*ways, strict=True)):
+        if number == 0:
+            torch.testing.assert_close(by_kernels, by_torch, atol=1e-4, rtol=0)
+        else:
+            assert (by_kernels == by_torch).float().mean() > 0.998
 
 
 COMPILE = """
