@@ -218,6 +218,7 @@ class ClassPanel(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("section")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.model = ClassModel()
         self._set_name = QLabel()
         self._set_name.setProperty("quiet", True)

@@ -38,6 +38,7 @@ class Composer:
     def __init__(self, notify: Callable[[], None]) -> None:
         self._notify = notify
         self._changed = threading.Condition()
+        self._stream = 0
         self._result: StreamResult | None = None
         self._look = Look()
         self._geometry: ViewGeometry | None = None
@@ -48,11 +49,12 @@ class Composer:
         self._thread = threading.Thread(target=self._run, name="bsdnet-view composer", daemon=True)
         self._thread.start()
 
-    def offer(self, result: StreamResult) -> None:
-        """Take a new result in place of the last one."""
+    def offer(self, stream: int, result: StreamResult) -> None:
+        """Take a new result of a stream in place of the last one; one of another stream comes too late."""
         with self._changed:
-            self._result = result
-            self._mark()
+            if stream == self._stream:
+                self._result = result
+                self._mark()
 
     def show(self, look: Look, geometry: ViewGeometry | None) -> None:
         """Take a new look; the newest result is painted anew if it differs from the last one."""
@@ -61,9 +63,10 @@ class Composer:
                 self._look, self._geometry = look, geometry
                 self._mark()
 
-    def clear(self) -> None:
-        """Forget the result."""
+    def clear(self, stream: int) -> None:
+        """Forget the result, and take only those of another stream from now on."""
         with self._changed:
+            self._stream = stream
             self._result = self._picture = None
 
     def take(self) -> Composed | None:
@@ -89,7 +92,7 @@ class Composer:
                 if self._closed:
                     return
                 self._dirty = False
-                result, look, geometry = self._result, self._look, self._geometry
+                stream, result, look, geometry = self._stream, self._result, self._look, self._geometry
             try:
                 picture = self._compose(result, look, geometry) if result is not None else None
             except Exception:  # one bad frame must not end the view
@@ -97,8 +100,9 @@ class Composer:
                 continue
             with self._changed:
                 pending = self._picture is not None
-                if self._result is not None:  # not cleared meanwhile
-                    self._picture = picture
+                if stream != self._stream:
+                    continue
+                self._picture = picture
             if not pending:
                 self._notify()
 

@@ -112,7 +112,7 @@ _LEFT_BEHIND = 99
 
 
 def _begin(window: Any, spec: str | None, choice: "EngineChoice") -> None:  # noqa: ANN401 - imported with Qt only
-    window.player.set_engine(choice)
+    window.player.network.choose(choice)
     if spec is not None:
         window.open(spec)
 

@@ -16,7 +16,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
-from app.icons import icon
+from app.icons import icon, paint_icon
 from app.problems import Problem
 
 _MAX_RECENT_SHOWN = 5
@@ -48,6 +48,7 @@ class StartPage(QScrollArea):
             _card("street", "Play the demo", "A street that is drawn", self.demo_wanted.emit),
         ]
         cards = QGridLayout()
+        cards.setSpacing(12)
         for number, card in enumerate(self.cards):
             cards.addWidget(card, number // 2, number % 2)
         self._recent = QVBoxLayout()
@@ -56,7 +57,7 @@ class StartPage(QScrollArea):
         page.addWidget(words)
         page.addSpacing(20)
         page.addLayout(_centered(cards))
-        page.addSpacing(12)
+        page.addSpacing(16)
         page.addLayout(_centered(self._recent))
         page.addStretch(3)
 
@@ -79,7 +80,8 @@ class StartPage(QScrollArea):
             button.setIcon(icon(kind, QPalette.ColorRole.Mid))
             button.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
             button.clicked.connect(lambda _=False, spec=spec: self.recent_chosen.emit(spec))
-            self._recent.addWidget(button)
+            button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+            self._recent.addWidget(button, 0, Qt.AlignmentFlag.AlignLeft)
 
 
 class WaitPage(QWidget):
@@ -114,9 +116,7 @@ class ProblemPage(QScrollArea):
         self.title, self.text, self.advice = QLabel(), QLabel(), QLabel()
         self.title.setProperty("display", True)
         self.text.setProperty("quiet", True)
-        picture = QLabel()
-        picture.setPixmap(icon("alert", QPalette.ColorRole.Highlight).pixmap(QSize(56, 56)))
-        picture.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        picture = IconLabel("alert", QPalette.ColorRole.Highlight, lines=4)
         for label in (self.title, self.text, self.advice):
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             label.setWordWrap(True)
@@ -134,8 +134,10 @@ class ProblemPage(QScrollArea):
         buttons.addWidget(self.back)
         buttons.addStretch(1)
         page.addStretch(2)
-        for widget in (picture, self.title, self.text, self.advice):
-            page.addWidget(widget)
+        page.setSpacing(10)
+        page.addWidget(picture, 0, Qt.AlignmentFlag.AlignHCenter)
+        for label in (self.title, self.text, self.advice):
+            page.addWidget(label)
         page.addSpacing(16)
         page.addLayout(buttons)
         page.addStretch(3)
@@ -147,6 +149,33 @@ class ProblemPage(QScrollArea):
         self.advice.setText(problem.advice)
         self.setAccessibleName(f"{problem.title}. {problem.text} {problem.advice}")
         self.retry.setFocus()
+
+
+class IconLabel(QWidget):
+    """An icon that is so many lines of words high.
+
+    Args:
+        name: see `app.icons`.
+        role: the palette's colour to draw in.
+        lines: height.
+    """
+
+    def __init__(self, name: str, role: QPalette.ColorRole, *, lines: int) -> None:
+        super().__init__()
+        self._name = name
+        self._role = role
+        self._lines = lines
+        self.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
+
+    def sizeHint(self) -> QSize:
+        """Ask for a square."""
+        side = round(self._lines * QFontMetricsF(self.font()).height())
+        return QSize(side, side)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw the icon."""
+        painter = QPainter(self)
+        paint_icon(painter, self._name, QRectF(self.rect()), QPen(self.palette().color(self._role)))
 
 
 class _Spinner(QWidget):
@@ -196,23 +225,34 @@ def _page(area: QScrollArea) -> QVBoxLayout:
 
 def _centered(inner: QGridLayout | QVBoxLayout) -> QHBoxLayout:
     row = QHBoxLayout()
-    row.addStretch(1)
+    row.addStretch(2)
     row.addLayout(inner, 3)
-    row.addStretch(1)
+    row.addStretch(2)
     return row
 
 
 def _card(name: str, title: str, words: str, action: Callable[[], None]) -> QPushButton:
-    """A large button with two lines of words."""
+    """A large button with an icon and two lines of words."""
     card = QPushButton()
     card.setObjectName("card")
     card.setAccessibleName(title)
     card.setAccessibleDescription(words)
-    card.setIcon(icon(name, QPalette.ColorRole.Highlight))
-    height = round(QFontMetricsF(card.font()).height())
-    card.setIconSize(QSize(2 * height, 2 * height))
-    card.setText(f"  {title}\n  {words}")
-    card.setMinimumHeight(5 * height)
     card.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    picture = IconLabel(name, QPalette.ColorRole.Highlight, lines=2)
+    heading, quiet = QLabel(title), QLabel(words)
+    heading.setProperty("heading", True)
+    quiet.setProperty("quiet", True)
+    lines = QVBoxLayout()
+    lines.setSpacing(2)
+    for label in (heading, quiet):
+        lines.addWidget(label)
+    layout = QHBoxLayout(card)
+    layout.setContentsMargins(20, 18, 20, 18)
+    layout.setSpacing(16)
+    layout.addWidget(picture)
+    layout.addLayout(lines, 1)
+    for label in (picture, heading, quiet):
+        label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+    layout.setSizeConstraint(QHBoxLayout.SizeConstraint.SetMinimumSize)
     card.clicked.connect(action)
     return card

@@ -88,6 +88,7 @@ class PerformancePanel(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("section")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         heading = QLabel("Performance")
         heading.setProperty("heading", True)
         self._values: dict[str, QLabel] = {}
@@ -113,6 +114,7 @@ class PerformancePanel(QWidget):
             grid.setColumnStretch(column, 1)
             self._values[key] = value
         grid.setVerticalSpacing(0)
+        grid.setRowMinimumHeight(2, round(2.4 * QFontMetricsF(self.font()).height()))
         self.graph = RateGraph()
         layout = QVBoxLayout(self)
         layout.addWidget(heading)

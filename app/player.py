@@ -4,6 +4,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,11 @@ from PySide6.QtCore import QObject, QTimer, Signal
 
 from app.compose import Composed, Look
 from app.composer import Composer
-from app.engine import Engine, EngineChoice, Load, load_segmenter
+from app.engine import Engine, Load, load_segmenter
+from app.engine_holder import EngineHolder
 from app.jobs import Jobs
 from app.naming import new_path
-from app.problems import Problem, engine_problem, source_problem, stream_problem
+from app.problems import Problem, source_problem, stream_problem
 from app.recorder import Recorder
 from app.view_geometry import ViewGeometry
 from bsdnet.errors import BsdnetError, SourceError
@@ -50,7 +52,8 @@ class Phase(Enum):
 
 
 def _open_source(spec: str) -> VideoSource:
-    import bsdnet.stream.pipeline  # noqa: F401 - imported here, it does not hold up the window when it is needed
+    import bsdnet.stream.pipeline
+    import bsdnet.stream.sink  # noqa: F401 - imported here, they do not hold up the window when they are needed
     from bsdnet.stream.source import open_source
 
     return open_source(spec)
@@ -71,8 +74,6 @@ class Player(QObject):
     frame_ready = Signal()
     failed = Signal(object)  # Problem: nothing can be shown
     notice = Signal(str)  # something that the user should know, while all goes on
-    engine_changed = Signal()
-    engine_busy = Signal(bool)
     recording_changed = Signal(object)  # Path while a recording is under way, else None
     recorded = Signal(object)  # Path of a recording that is finished
     silent = Signal(float)  # seconds for which a live stream has given nothing; 0 once it gives again
@@ -83,17 +84,16 @@ class Player(QObject):
     ) -> None:
         super().__init__(parent)
         self._open_source = open_source
-        self._load = load
         self._jobs = Jobs(self)
+        self.network = EngineHolder(self._jobs, load, self)
+        self.network.replaced.connect(self._engine_replaced)
+        self.network.failed.connect(self._fail)
         self._phase = Phase.EMPTY
         self._spec = ""
         self._opening = 0  # counts calls of open, so that an outcome that nobody waits for any more is known
         self._source: VideoSource | None = None  # open, but not playing yet
         self._info: StreamInfo | None = None
         self._pipeline: StreamPipeline | None = None
-        self._engine: Engine | None = None
-        self._choice = EngineChoice()
-        self._loading = 0
         self._look = Look()
         self._speed = 1.0
         self.loop = False
@@ -124,16 +124,6 @@ class Player(QObject):
     def info(self) -> StreamInfo | None:
         """The stream, once it is open."""
         return self._info
-
-    @property
-    def engine(self) -> Engine | None:
-        """The network, once it is loaded."""
-        return self._engine
-
-    @property
-    def choice(self) -> EngineChoice:
-        """The network that was asked for last."""
-        return self._choice
 
     @property
     def stats(self) -> "StreamStats | None":
@@ -232,65 +222,28 @@ class Player(QObject):
         self._composer.show(look, geometry)
 
     def want_confidence(self, wanted: bool) -> None:
-        """Have confidences computed or not: they are only looked at under the cursor."""
-        if self._engine:
-            self._engine.confidence = wanted
+        """Have confidences computed or not: they are seen at the cursor only."""
+        self.network.want_confidence(wanted)
+        if wanted:
+            self._show_again()
 
-    # The network
-
-    def set_engine(self, choice: EngineChoice) -> None:
-        """Load a network and change to it; until then, and if it cannot be had, the old one goes on."""
-        self._choice = choice
-        self._loading += 1
-        number = self._loading
-        self.engine_busy.emit(True)
-        self._jobs.start(
-            "load",
-            lambda: Engine(choice, self._report, self._load),
-            done=lambda engine: self._engine_loaded(number, engine),
-            failed=lambda error: self._engine_failed(number, error),
-            unwanted=Engine.close,
-        )
-
-    def _report(self, words: str) -> None:
-        """Pass on, from any thread, that an engine stepped down."""
-        self._jobs.call_later(lambda: self.notice.emit(words))
-        self._jobs.call_later(self.engine_changed.emit)
-
-    def _engine_loaded(self, number: int, engine: Engine) -> None:
-        if number != self._loading:
-            self._jobs.start("unload", engine.close)
+    def _engine_replaced(self, old: Engine | None, new: Engine) -> None:
+        if self._pipeline is None or old is None:
+            if old is not None:
+                self.network.give_up(old)
+            self._begin()
             return
-        old, self._engine = self._engine, engine
-        self.engine_busy.emit(False)
-        self.engine_changed.emit()
-        if old is not None:
-            self._replace(old, engine)
-        self._begin()
-
-    def _replace(self, old: Engine, new: Engine) -> None:
-        if self._pipeline is not None:
-            try:
-                self._pipeline.replace_segmenter(new, release=old.close)
-            except BsdnetError:
-                logger.debug("the stream ended before its network was changed")
-            else:
-                if self._phase in (Phase.PAUSED, Phase.ENDED):
-                    self.seek(self._position_s)
-                return
-        self._jobs.start("unload", old.close)
-
-    def _engine_failed(self, number: int, error: Exception) -> None:
-        if number != self._loading:
-            return
-        self.engine_busy.emit(False)
-        problem = engine_problem(error)
-        if self._engine is None:
-            self._fail(problem)
+        try:
+            self._pipeline.replace_segmenter(new, release=old.close)
+        except BsdnetError:  # the stream has just ended
+            self.network.give_up(old)
         else:
-            self._choice = self._engine.choice
-            self.notice.emit(f"{problem.text} The network is unchanged.")
-            self.engine_changed.emit()
+            self._show_again()
+
+    def _show_again(self) -> None:
+        """Have the frame that is shown labelled anew."""
+        if self._phase is Phase.PAUSED:
+            self.seek(self._position_s)
 
     # Recording
 
@@ -344,17 +297,23 @@ class Player(QObject):
 
     def _begin(self) -> None:
         """Play, once there are both a source and a network."""
-        if self._source is None or self._engine is None or self._closing:
+        engine = self.network.engine
+        if self._source is None or engine is None or self._closing:
             return
         from bsdnet.stream.pipeline import StreamPipeline
         from bsdnet.stream.sink import CallbackSink
 
         source, self._source = self._source, None
         self._info = source.info
-        view = CallbackSink(self._composer.offer, live=True, wants=frozenset({"labels", "confidence"}), name="view")
+        view = CallbackSink(
+            partial(self._composer.offer, self._opening),
+            live=True,
+            wants=frozenset({"labels", "confidence"}),
+            name="view",
+        )
         self._pipeline = StreamPipeline(
             source,
-            self._engine,
+            engine,
             [view, self._recorder],
             keep_open=not self._info.live,
             realtime=not self._info.live,
@@ -409,12 +368,12 @@ class Player(QObject):
     def _stop_stream(self) -> None:
         """Let go of the stream; its end comes about on another thread."""
         self._opening += 1
+        self._composer.clear(self._opening)
         self._poll.stop()
         source, self._source = self._source, None
         pipeline, self._pipeline = self._pipeline, None
         self._info = None
         self._silent = False
-        self._composer.clear()
         if source is not None:
             self._jobs.start("close", source.close)
         if pipeline is not None:
@@ -439,8 +398,7 @@ class Player(QObject):
         self._closing = True
         self._stop_stream()
         self._composer.close()
-        if self._engine is not None:
-            self._jobs.start("unload", self._engine.close)
+        self.network.close()
         self._jobs.start("end", lambda: self._jobs.wait(CLOSE_S), done=self._ended)
 
     def _ended(self, all_threads: bool) -> None:

@@ -1,10 +1,10 @@
 """Recording in the middle of a stream, with the writer that bsdnet-run has."""
 
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.compose import Look, make_renderer
 from app.engine import SeenPrediction
@@ -12,9 +12,9 @@ from bsdnet.errors import BsdnetError, SinkError
 from bsdnet.runtime.prediction import Output
 from bsdnet.stream.frame import StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink
-from bsdnet.stream.sink import FileSink
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:  # the encoder is loaded when it is needed
+    from bsdnet.stream.sink import FileSink
 
 _FALLBACK_FPS = 25.0
 
@@ -54,6 +54,8 @@ class Recorder(VideoSink):
         with self._lock:
             if self._file is not None:
                 raise SinkError(f"a recording is under way; stop it before {path.name} is begun")
+            from bsdnet.stream.sink import FileSink
+
             file = FileSink(path, audio=False)
             file.open(info)
             self._file, self._path, self._info, self._last, self._shift = file, path, info, None, 0

@@ -75,6 +75,7 @@ QWidget { color: $text; selection-background-color: $accent; selection-color: $o
 QMainWindow, QDialog { background: $window; }
 QToolTip { background: $raised; color: $text; border: 1px solid $line; padding: ${s}px; }
 #bar, #transport, #sidebar, #section { background: $surface; }
+#bar QToolButton { margin: 0 1px; }
 #bar { border-bottom: 1px solid $line; }
 #transport { border-top: 1px solid $line; }
 #sidebar { border-left: 1px solid $line; }

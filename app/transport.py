@@ -93,6 +93,7 @@ class Transport(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setObjectName("transport")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.play = _button("play", "Play")
         self.step = _button("step", "Next frame")
         self.restart = _button("start", "Go to the beginning")

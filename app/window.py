@@ -29,6 +29,7 @@ from app.video_widget import VideoWidget
 from app.view_geometry import ViewMode
 
 _ORIGINAL = Look(mode="original")
+_WITH_PICTURE = (Phase.PLAYING, Phase.PAUSED, Phase.ENDED)
 _SEEK_S = 5.0
 _ZOOM = 1.25
 _PAN = 0.2
@@ -78,6 +79,7 @@ class Window(QMainWindow):
     def _lay_out(self) -> None:
         panels = QWidget()
         panels.setObjectName("sidebar")
+        panels.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         column = QVBoxLayout(panels)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
@@ -111,17 +113,19 @@ class Window(QMainWindow):
         player.phase_changed.connect(self._show_phase)
         player.failed.connect(self._show_problem)
         player.notice.connect(lambda words: self.banner.say(words))
+        player.network.notice.connect(lambda words: self.banner.say(words))
         player.silent.connect(self._show_silence)
-        player.engine_busy.connect(self.engine.show_busy)
-        player.engine_changed.connect(self._show_engine)
+        player.network.busy.connect(self.engine.show_busy)
+        player.network.changed.connect(self._show_engine)
         player.recording_changed.connect(lambda path: self._show_recording(path is not None))
         player.recorded.connect(lambda path: self.keeper.tell(f"Recorded {path.name}"))
         video.view_changed.connect(player.show)
+        video.pointer_inside.connect(player.want_confidence)
         video.class_clicked.connect(self.classes.model.solo)
         self.classes.model.changed.connect(self._update_look)
         self.bar.mode_chosen.connect(self._set_mode)
         self.bar.alpha_chosen.connect(self._set_alpha)
-        self.engine.chosen.connect(player.set_engine)
+        self.engine.chosen.connect(player.network.choose)
         self.opening.chosen.connect(self.open)
         self.opening.refused.connect(lambda words: self.banner.say(words))
         self.start.file_wanted.connect(self.opening.ask_file)
@@ -198,7 +202,7 @@ class Window(QMainWindow):
         self.restoreGeometry(settings.geometry)
         self.appearance.apply()
         self.start.show_recent(settings.recent)
-        self.engine.show_choice(self.player.choice)
+        self.engine.show_choice(self.player.network.choice)
         self.transport.loop.setChecked(settings.loop)
         self._show_sidebar(settings.sidebar)
         self._set_mode(settings.mode)
@@ -214,8 +218,8 @@ class Window(QMainWindow):
         self.player.open(spec)
 
     def _retry(self) -> None:
-        if self.player.engine is None:
-            self.player.set_engine(self.player.choice)
+        if self.player.network.engine is None:
+            self.player.network.choose(self.player.network.choice)
         if self.player.spec:
             self.open(self.player.spec)
 
@@ -253,7 +257,7 @@ class Window(QMainWindow):
         self._place_sidebar()
 
     def _place_sidebar(self) -> None:
-        useful = self.player.phase is not Phase.EMPTY and not self.isFullScreen()
+        useful = self.player.phase in (*_WITH_PICTURE, Phase.FAILED) and not self.isFullScreen()
         self.sidebar.setVisible(useful and self.settings.sidebar)
 
     def _toggle_full_screen(self) -> None:
@@ -288,12 +292,11 @@ class Window(QMainWindow):
 
     def _show_phase(self, phase: Phase) -> None:
         self.transport.set_phase(phase)
-        empty = phase is Phase.EMPTY
-        self.transport.setVisible(not empty)
+        shown = phase in _WITH_PICTURE
+        for part in (self.transport, self.classes, self.performance, *self.bar.view_controls):
+            part.setVisible(shown)
         self._place_sidebar()
-        for control in self.bar.view_controls:
-            control.setVisible(not empty)
-        if phase in (Phase.EMPTY, Phase.OPENING, Phase.FAILED):
+        if not shown:
             self.video.clear()
             self.performance.graph.clear()
             self.transport.set_stream(None)
@@ -308,7 +311,6 @@ class Window(QMainWindow):
             self.transport.set_stream(self.player.info)
             self.transport.set_phase(phase)
             self._show_engine()
-        shown = phase not in (Phase.EMPTY, Phase.OPENING, Phase.FAILED)
         for command in ("save", "save-original", "copy", "copy-original", "record", "fit", "play", "step"):
             self.actions_by_name[command].setEnabled(shown)
 
@@ -326,8 +328,8 @@ class Window(QMainWindow):
             self.banner.hide()
 
     def _show_engine(self) -> None:
-        engine, info = self.player.engine, self.player.info
-        self.engine.show_choice(self.player.choice)
+        engine, info = self.player.network.engine, self.player.info
+        self.engine.show_choice(self.player.network.choice)
         self.engine.show_engine(engine, info.size if info else None)
 
     def _show_recording(self, recording: bool) -> None:

@@ -1,0 +1,99 @@
+"""The network in use: loaded, changed and given up on other threads."""
+
+from PySide6.QtCore import QObject, Signal
+
+from app.engine import Engine, EngineChoice, Load
+from app.jobs import Jobs
+from app.problems import Problem, engine_problem
+
+
+class EngineHolder(QObject):
+    """Holds one engine; a new one takes its place once it is ready, and if it cannot be had the old one stays.
+
+    Args:
+        jobs: threads.
+        load: makes segmenters.
+        parent: Qt's owner.
+    """
+
+    changed = Signal()
+    busy = Signal(bool)
+    notice = Signal(str)  # something else is used than what was asked for
+    replaced = Signal(object, object)  # the old engine or None, which whoever uses it gives up; the new one
+    failed = Signal(object)  # Problem: there is none at all
+
+    def __init__(self, jobs: Jobs, load: Load, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._jobs = jobs
+        self._load = load
+        self._engine: Engine | None = None
+        self._choice = EngineChoice()
+        self._loading = 0  # counts calls of `choose`: only the last one's outcome is wanted
+        self._confidence = True
+
+    @property
+    def engine(self) -> Engine | None:
+        """The one in use; None until the first one is loaded."""
+        return self._engine
+
+    @property
+    def choice(self) -> EngineChoice:
+        """What was asked for last."""
+        return self._choice
+
+    def choose(self, choice: EngineChoice) -> None:
+        """Load a network and change to it."""
+        self._choice = choice
+        self._loading += 1
+        number = self._loading
+        self.busy.emit(True)
+        self._jobs.start(
+            "load",
+            lambda: Engine(choice, self._report, self._load),
+            done=lambda engine: self._loaded(number, engine),
+            failed=lambda error: self._failed(number, error),
+            unwanted=Engine.close,
+        )
+
+    def want_confidence(self, wanted: bool) -> None:
+        """Have confidences computed or not: they cost a tenth of a frame's time and are seen at the cursor only."""
+        self._confidence = wanted
+        if self._engine:
+            self._engine.confidence = wanted
+
+    def give_up(self, engine: Engine) -> None:
+        """Free an engine that nobody uses any more."""
+        self._jobs.start("unload", engine.close)
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._loading += 1
+        if self._engine is not None:
+            self.give_up(self._engine)
+
+    def _report(self, words: str) -> None:
+        """Pass on, from any thread, that an engine stepped down."""
+        self._jobs.call_later(lambda: self.notice.emit(words))
+        self._jobs.call_later(self.changed.emit)
+
+    def _loaded(self, number: int, engine: Engine) -> None:
+        if number != self._loading:
+            self.give_up(engine)
+            return
+        old, self._engine = self._engine, engine
+        engine.confidence = self._confidence
+        self.busy.emit(False)
+        self.changed.emit()
+        self.replaced.emit(old, engine)
+
+    def _failed(self, number: int, error: Exception) -> None:
+        if number != self._loading:
+            return
+        self.busy.emit(False)
+        problem: Problem = engine_problem(error)
+        if self._engine is None:
+            self.failed.emit(problem)
+        else:
+            self._choice = self._engine.choice
+            self.notice.emit(f"{problem.text} The network is unchanged.")
+            self.changed.emit()
