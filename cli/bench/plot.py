@@ -14,6 +14,7 @@ from cli.bench.report import size_text
 _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 5.0, 200  # 1800 px: sharp where a page shows it at 900
 _DRAWN = ("BSDNet-S", "BSDNet-B", "SCTNet-S", "SCTNet-B", "DDRNet-23-S", "DDRNet-23", "PIDNet-S")
 _COLORS = {"BSDNet-S": "#0072b2", "BSDNet-B": "#d55e00"}  # of Okabe and Ito: told apart by the colour-blind too
+_MEASURED = ("#117733", "#882255", "#999933", "#44aa99", "#661100", "#6699cc")  # none of them is in the other panel
 _OTHERS = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000", "#8c8c8c")
 _MARKERS = "os^Dv<>"
 
@@ -65,7 +66,7 @@ def network_series(rows: Sequence[Row]) -> tuple[Series, Series]:
 
 def _draw_ours(axes: Any, rows: Sequence[Row]) -> set[tuple[int, int]]:  # noqa: ANN401 - matplotlib is optional
     alone, stream = network_series(rows)
-    colors = _colors(list(alone))
+    colors = _colors(list(alone), _MEASURED)
     for label, points in alone.items():
         _line(axes, points, f"{label}, network alone", color=colors[label], marker="o")
     for label, points in stream.items():
@@ -75,7 +76,7 @@ def _draw_ours(axes: Any, rows: Sequence[Row]) -> set[tuple[int, int]]:  # noqa:
 
 def _draw_paper(axes: Any) -> set[tuple[int, int]]:  # noqa: ANN401
     """Draw all three tables; a line joins what one table has of one network, other data sets stand alone."""
-    for (method, color), marker in zip(_colors(list(_DRAWN)).items(), _MARKERS, strict=True):
+    for (method, color), marker in zip(_colors(list(_DRAWN), _OTHERS).items(), _MARKERS, strict=True):
         of_method = sorted((row for row in paper.SPEEDS if row.method == method), key=lambda row: _pixels(row.size))
         _line(axes, [(row.size, row.fps) for row in of_method], method, color=color, marker=marker, linestyle="none")
         cityscapes = [(row.size, row.fps) for row in of_method if row.table == 1]
@@ -107,9 +108,9 @@ def _dress(axes: Any, sizes: list[tuple[int, int]]) -> None:  # noqa: ANN401
     axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, frameon=False)
 
 
-def _colors(labels: list[str]) -> dict[str, str]:
+def _colors(labels: list[str], palette: tuple[str, ...]) -> dict[str, str]:
     """Give each line a colour; ours have the same in both panels as long as there is one line for each."""
-    others = iter(_OTHERS * (1 + len(labels)))
+    others = iter(palette * (1 + len(labels)))
     return {label: _COLORS.get(label) or next(others) for label in labels}
 
 
