@@ -124,15 +124,15 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     Exit codes: 0 all frames written; 1 error; 2 wrong usage; 3 written, but frames of the source were lost;
     130 and 143 written up to an interruption.
     """
+    if (options["source"] is None) == (options["camera"] is None):
+        raise click.UsageError("give one thing to segment: SOURCE or --camera")
+    if options["camera"] is not None:
+        options["source"] = f"camera:{options['camera']}"
     if options["output"] is None and options["masks"] is None:
         raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, or both")
     for one, other in combinations(("output", "masks", "record"), 2):
         if options[one] is not None and options[one] == options[other]:
             raise click.UsageError(f"--{one} and --{other} both name {options[one]}: give each a place of its own")
-    if (options["source"] is None) == (options["camera"] is None):
-        raise click.UsageError("give one thing to segment: SOURCE or --camera")
-    if options["camera"] is not None:
-        options["source"] = f"camera:{options['camera']}"
     configure_logging("bsdnet-run", debug=options["debug"])
     return run(options)
 

@@ -196,7 +196,7 @@ def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "Missing argument 'SOURCE'"),
+        ([], "give one thing to segment: SOURCE or --camera"),
         (["clip.mp4"], "nothing to write"),
         (["clip.mp4", "-o", ""], "the path is empty"),
         (["clip.mp4", "--masks", ""], "the path is empty"),

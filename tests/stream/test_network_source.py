@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,82 +19,19 @@ from bsdnet.stream.source import open_source
 
 from .fakes import FakeSegmenter, FakeSink, eventually
 from .running import timed_stop
+from .servers import Server, serving
 from .stamped import HEIGHT, WIDTH, clock_ms, read_stamp
 
-SERVERS = Path(__file__).parent
-SYSTEM_PYTHON = "/usr/bin/python3"
 FPS = 30
 FRAME_MS = 1000 / FPS
 SLACK_MS = 25.0  # of a machine that does other things as well
 POLICY = ReconnectPolicy(open_s=5, silence_s=2, notice_s=0.5, first_delay_s=0.1, longest_delay_s=0.2)
 
 
-@cache
-def why_no_gstreamer() -> str | None:
-    probe = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer;"
-    probe += "Gst.init(None); assert all(map(Gst.ElementFactory.find, ['x264enc', 'rtph264pay', 'appsrc']))"
-    if not Path(SYSTEM_PYTHON).exists():
-        return f"there is no {SYSTEM_PYTHON}"
-    found = subprocess.run([SYSTEM_PYTHON, "-c", probe], capture_output=True, text=True, timeout=30)
-    return None if found.returncode == 0 else f"GStreamer's RTSP server: {found.stderr.strip().splitlines()[-1]}"
-
-
-class Server:
-    """A server process of one kind, which can be killed and started again on its port."""
-
-    def __init__(self, kind: str, **options: object) -> None:
-        self.kind = kind
-        self._options = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        self.port = free_udp_port() if kind == "udp" else 0
-        self.start()
-
-    def start(self) -> None:
-        command = (
-            [SYSTEM_PYTHON, SERVERS / "rtsp_server.py", self.port]
-            if self.kind == "rtsp"
-            else [sys.executable, SERVERS / "live_server.py", self.kind, self.port]
-        )
-        self._process = subprocess.Popen(
-            [*map(str, command), *self._options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self.port = int(self._process.stdout.readline())
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._process.stdout.close()
-
-    def address(self, path: str = "live", *, login: str = "") -> str:
-        return f"{self.kind}://{login}127.0.0.1:{self.port}" + (f"/{path}" if self.kind in ("http", "rtsp") else "")
-
-
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Server]]:
-    servers: list[Server] = []
-
-    def make(kind: str, **options: object) -> Server:
-        if kind == "rtsp" and (reason := why_no_gstreamer()):
-            pytest.skip(reason)
-        servers.append(Server(kind, **options))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.kill()
-
-
-class StampSegmenter(FakeSegmenter):
-    """Does not read the pictures' numbers: the sink does."""
-
-    def submit(self, picture, *, outputs):
-        self.submitted.append(0)
-        return super().submit(picture, outputs=outputs)
+    with serving() as start:
+        yield start
 
 
 class TestServers:
@@ -288,7 +224,7 @@ class TestCredentials:
     def run(self, address: str, tmp_path: Path, *more: str) -> tuple[int, str]:
         command = [sys.executable, "-c", "from cli.run import main; main()", address]
         command += ["-o", str(tmp_path / "out.mp4"), "--debug", *more]
-        environment = os.environ | {"PYTHONPATH": str(SERVERS.parent.parent)}
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=environment)
         return ended.returncode, ended.stdout + ended.stderr
 
