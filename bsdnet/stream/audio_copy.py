@@ -2,6 +2,7 @@
 
 import io
 import logging
+from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +18,11 @@ from bsdnet.stream.demux import iter_packets
 
 logger = logging.getLogger(__name__)
 
+_MAX_INTERLEAVE_S = 1  # files keep sounds that belong together closer than this
+
 
 class AudioCopy:
-    """Copies the audio packets of a file into an output, as far as its pictures have come.
+    """Copies the audio packets of a file into an output, as far as its pictures have come, or several, one by one.
 
     The file's video packets are read over, only to learn whether it has later pictures than those that were written.
 
@@ -36,23 +39,20 @@ class AudioCopy:
         self._targets: dict[int, AudioStream] = {}  # by the index of the stream that is copied
         self._filters: dict[int, BitStreamFilterContext] = {}
         self._last_dts: dict[int, int] = {}
-        self._packets: Iterator[Packet[Stream]] = iter(())
-        self._pending: Packet[Stream] | None = None
+        self._lost_codecs: set[str] = set()
+        self._packets: Iterator[Packet[Stream]] | None = None
+        self._ahead: deque[Packet[Stream]] = deque()  # read, but not due yet
         self._latest_video = Fraction(-1)
         self._origin = Fraction(0)
         self._from_start = True
 
     def add_streams(self, output: OutputContainer) -> None:
         """Give the output the file's audio streams, as many as its format can hold; the others are left out, aloud."""
+        self._targets, self._filters = {}, {}
         for stream in self._container.streams.audio:
             codec = stream.codec_context.name if stream.codec_context else "unknown"
             if not _fits(stream, output.format.name):
-                logger.warning(
-                    "the %s sound of %s does not fit into a %s file and is left out",
-                    codec,
-                    self._name,
-                    output.format.name,
-                )
+                self._warn_of_loss(codec, output.format.name)
                 continue
             self._targets[stream.index] = _add_stream(output, stream)
             if codec == "aac" and not stream.codec_context.extradata:
@@ -60,25 +60,39 @@ class AudioCopy:
                 self._filters[stream.index] = BitStreamFilterContext("aac_adtstoasc", stream)
 
     def start(self, origin: Fraction, *, from_start: bool) -> None:
-        """Begin to copy.
+        """Begin to copy, or go on in the next output.
 
         Args:
             origin: the time in the file, in seconds, that is zero in the output.
-            from_start: whether sound of before `origin` belongs to the output too: the lead-in of a codec does.
+            from_start: whether sound of before `origin` belongs to the first output too: the lead-in of a codec does.
         """
         self._origin = origin
+        if self._packets is not None:
+            return
         self._from_start = from_start
+        self._packets = iter(())
         videos = self._container.streams.video[:1]
         audio = [stream for stream in self._container.streams.audio if stream.index in self._targets]
         if audio:
             self._packets = iter_packets(self._container, [*audio, *videos])
-            self._pending = self._next_audio()
 
     def copy_until(self, output: OutputContainer, time: Fraction) -> None:
         """Copy the packets that begin before a time of the file, in seconds."""
-        while self._pending is not None and _begin(self._pending) < time:
-            self._mux(output, self._pending)
-            self._pending = self._next_audio()
+        while (packet := self._peek()) is not None and _begin(packet) < time:
+            self._mux(output, self._ahead.popleft())
+
+    def cut(self, output: OutputContainer, time: Fraction) -> None:
+        """Copy all packets of all streams that begin before a time of the file, in seconds; the next output follows."""
+        self.copy_until(output, time)
+        missing = set(self._targets) - {packet.stream_index for packet in self._ahead}
+        while missing and (packet := self._next_audio()) is not None:
+            if _begin(packet) < time:
+                self._mux(output, packet)
+                continue
+            self._ahead.append(packet)
+            missing.discard(packet.stream_index)
+            if _begin(packet) > time + _MAX_INTERLEAVE_S:
+                return
 
     def copy_rest(self, output: OutputContainer, last: Fraction, end: Fraction) -> None:
         """Copy what belongs to the pictures that were written.
@@ -89,25 +103,37 @@ class AudioCopy:
             end: where to cut, in seconds of the file.
         """
         self.copy_until(output, end)
-        tail: list[Packet[Stream]] = []
-        while self._pending is not None and self._latest_video <= last:
-            tail.append(self._pending)
-            self._pending = self._next_audio()
-        if self._latest_video <= last:
-            for packet in tail:
-                self._mux(output, packet)
+        while self._latest_video <= last and (packet := self._next_audio()) is not None:
+            self._ahead.append(packet)
+        while self._latest_video <= last and self._ahead:
+            self._mux(output, self._ahead.popleft())
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
 
+    def _peek(self) -> "Packet[Stream] | None":
+        if not self._ahead and (packet := self._next_audio()) is not None:
+            self._ahead.append(packet)
+        return self._ahead[0] if self._ahead else None
+
     def _next_audio(self) -> "Packet[Stream] | None":
-        for packet in self._packets:
+        for packet in self._packets or ():
             if packet.stream.type == "video":
                 self._latest_video = max(self._latest_video, _begin(packet))
             elif self._from_start or _begin(packet) >= self._origin:
                 return packet
         return None
+
+    def _warn_of_loss(self, codec: str, container: str) -> None:
+        if codec not in self._lost_codecs:  # once, however many outputs there are
+            self._lost_codecs.add(codec)
+            logger.warning(
+                "the %s sound of %s does not fit into a %s file and is left out; .mkv holds nearly everything",
+                codec,
+                self._name,
+                container,
+            )
 
     def _mux(self, output: OutputContainer, packet: "Packet[Stream]") -> None:
         index = packet.stream_index

@@ -3,16 +3,22 @@
 from collections.abc import Callable
 
 from bsdnet.runtime.prediction import Output
-from bsdnet.stream.file_sink import DEFAULT_CRF, DEFAULT_PRESET, PRESETS, FileSink, partial_path
+from bsdnet.stream.encoders import DEFAULT_CRF, DEFAULT_PRESET, ENCODERS, PRESETS, EncoderSettings
+from bsdnet.stream.file_sink import FileSink
 from bsdnet.stream.frame import StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink
 from bsdnet.stream.mask_sink import MaskFolderSink
+from bsdnet.stream.partial_file import partial_path
+from bsdnet.stream.video_writer import FORMATS
 
 __all__ = [
     "DEFAULT_CRF",
     "DEFAULT_PRESET",
+    "ENCODERS",
+    "FORMATS",
     "PRESETS",
     "CallbackSink",
+    "EncoderSettings",
     "FileSink",
     "MaskFolderSink",
     "NullSink",

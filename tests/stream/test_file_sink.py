@@ -14,7 +14,7 @@ from bsdnet.errors import SinkError
 from bsdnet.picture import Matrix, Picture, YuvEncoding
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
-from bsdnet.stream.sink import FileSink
+from bsdnet.stream.sink import EncoderSettings, FileSink
 from bsdnet.stream.source import ArraySource, FileSource
 
 from .media import INFO, SIZE, decoded_times, number_of, numbered, result, run, snapshot, sound_packets, write_clip
@@ -88,7 +88,7 @@ class TestFileSink:
         colors = [(235, 235, 235), (200, 200, 20), (20, 200, 200), (20, 200, 20), (200, 20, 20), (128, 64, 128)]
         bars = np.repeat(np.array([colors], np.uint8), height, axis=0).repeat(16, axis=1)
         out = tmp_path / f"out{suffix}"
-        run(ArraySource([bars] * 3), FileSink(out, crf=5))
+        run(ArraySource([bars] * 3), FileSink(out, encoder=EncoderSettings(crf=5)))
         with FileSource(out) as source:
             found = source.read().rgb[height // 2, 8::16].astype(int)
         assert np.abs(found - np.array(colors)).max() <= 4
@@ -109,7 +109,7 @@ class TestFileSink:
         planes = tuple(rng.integers(16, 236, shape, np.uint8) for shape in ((50, 90), (25, 45), (25, 45)))
         frame = replace(result(0).frame, picture=Picture(planes=planes, encoding=encoding))
         out = tmp_path / f"out{suffix}"
-        sink = FileSink(out, crf=0)
+        sink = FileSink(out, encoder=EncoderSettings(crf=0))
         sink.open(INFO)
         sink.write(StreamResult(frame=frame, prediction=Prediction(rendered=frame.picture)))
         planes[0][:] = 0  # the sink has made it its own
@@ -142,7 +142,7 @@ class TestFileSink:
         coarse = rng.integers(40, 216, (9, 13, 1), np.uint8)
         picture = coarse.repeat(8, 0).repeat(8, 1)[:67, :99].repeat(3, 2)
         out = tmp_path / f"out{suffix}"
-        run(ArraySource([picture] * 2), FileSink(out, crf=1))
+        run(ArraySource([picture] * 2), FileSink(out, encoder=EncoderSettings(crf=1)))
         with FileSource(out) as source:
             found = source.read().rgb
         assert found.shape == (68, 100, 3)

@@ -10,7 +10,7 @@ from bsdnet.classes import CAMVID_11
 from bsdnet.errors import ConfigError, SinkError
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import StreamResult
-from bsdnet.stream.sink import FileSink, MaskFolderSink
+from bsdnet.stream.sink import EncoderSettings, FileSink, MaskFolderSink
 from bsdnet.stream.source import FileSource
 
 from .media import INFO, decoded_times, numbered, result, snapshot, write_clip
@@ -61,7 +61,7 @@ class TestFileSinkRefusals:
             FileSink(name)
 
     def test_unknown_suffix(self, tmp_path: Path) -> None:
-        self.check(tmp_path / "out.avi", ".mp4 .mov .mkv")
+        self.check(tmp_path / "out.wmv", ".mp4 .mov .mkv .webm .avi")
         self.check(tmp_path / "out", ".mp4")
 
     def test_folder_as_target(self, tmp_path: Path) -> None:
@@ -101,9 +101,9 @@ class TestFileSinkRefusals:
 
     def test_settings(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="crf"):
-            FileSink(tmp_path / "out.mp4", crf=52)
+            FileSink(tmp_path / "out.mp4", encoder=EncoderSettings(crf=52))
         with pytest.raises(ConfigError, match="preset"):
-            FileSink(tmp_path / "out.mp4", preset="hasty")
+            FileSink(tmp_path / "out.mp4", encoder=EncoderSettings(preset="hasty"))
 
     def test_a_picture_that_cannot_be_encoded(self, tmp_path: Path) -> None:
         sink = FileSink(tmp_path / "out.mp4")
