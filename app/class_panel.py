@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QLabel,
     QListView,
     QPushButton,
+    QSizePolicy,
     QStyle,
     QStyledItemDelegate,
     QStyleOptionViewItem,
@@ -190,6 +191,11 @@ class _ClassList(QListView):
     toggled = Signal(int)
     soloed = Signal(int)
 
+    def sizeHint(self) -> QSize:
+        """Ask for room for a street's classes; longer sets are scrolled."""
+        rows = min(self.model().rowCount(), _ROWS_SHOWN) if self.model() else 0
+        return QSize(200, rows * max(1, self.sizeHintForRow(0)) + 2)
+
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Draw a class or not."""
         super().mousePressEvent(event)
@@ -233,6 +239,7 @@ class ClassPanel(QWidget):
         self.list.setItemDelegate(_ClassDelegate(self.list))
         self.list.setMouseTracking(True)
         self.list.setUniformItemSizes(True)
+        self.list.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.toggled.connect(self.model.toggle)
@@ -266,8 +273,7 @@ class ClassPanel(QWidget):
     def _set_changed(self) -> None:
         classes = self.model.classes
         self._set_name.setText("" if classes is None else classes.name)
-        rows = min(self.model.rowCount(), _ROWS_SHOWN)
-        self.list.setFixedHeight(rows * max(1, self.list.sizeHintForRow(0)) + 2)
+        self.list.updateGeometry()
 
 
 def _button(words: str, meaning: str, action: Callable[[], None]) -> QPushButton:

@@ -179,9 +179,9 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def _words(below: EngineChoice, error: Exception) -> str:
-    instead = "the CPU" if below.device == "cpu" else f"{below.backend} on {below.device}"
+    instead = "plain PyTorch" if below.backend == "eager" else "the CPU"
     reason = "The GPU's memory is full" if is_out_of_memory(error) else str(error).rstrip(".")
-    return f"{reason}. Going on with {instead}."
+    return f"{reason[:1].upper()}{reason[1:]}. Going on with {instead}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class EngineHolder(QObject):
         self._load = load
         self._engine: Engine | None = None
         self._choice = EngineChoice()
+        self._is_busy = False
         self._loading = 0  # counts calls of `choose`: only the last one's outcome is wanted
         self._confidence = True
 
@@ -38,15 +39,15 @@ class EngineHolder(QObject):
 
     @property
     def choice(self) -> EngineChoice:
-        """What was asked for last."""
-        return self._choice
+        """What is in use, or is being loaded."""
+        return self._choice if self._is_busy or self._engine is None else self._engine.choice
 
     def choose(self, choice: EngineChoice) -> None:
         """Load a network and change to it."""
         self._choice = choice
         self._loading += 1
         number = self._loading
-        self.busy.emit(True)
+        self._set_busy(True)
         self._jobs.start(
             "load",
             lambda: Engine(choice, self._report, self._load),
@@ -82,18 +83,21 @@ class EngineHolder(QObject):
             return
         old, self._engine = self._engine, engine
         engine.confidence = self._confidence
-        self.busy.emit(False)
+        self._set_busy(False)
         self.changed.emit()
         self.replaced.emit(old, engine)
+
+    def _set_busy(self, busy: bool) -> None:
+        self._is_busy = busy
+        self.busy.emit(busy)
 
     def _failed(self, number: int, error: Exception) -> None:
         if number != self._loading:
             return
-        self.busy.emit(False)
+        self._set_busy(False)
         problem: Problem = engine_problem(error)
         if self._engine is None:
             self.failed.emit(problem)
         else:
-            self._choice = self._engine.choice
             self.notice.emit(f"{problem.text} The network is unchanged.")
             self.changed.emit()

@@ -6,6 +6,7 @@ from pathlib import Path
 from PySide6.QtCore import Qt, Signal
 from PySide6.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QVBoxLayout, QWidget
 
+from app.choice import Choice
 from app.engine import Engine, EngineChoice
 
 SIZES: tuple[tuple[str, tuple[int, int] | None], ...] = (
@@ -44,14 +45,9 @@ class EnginePanel(QWidget):
         self.status.setProperty("quiet", True)
         self.status.setWordWrap(True)
         self.status.setAccessibleName("Network in use")
-        self.model_box, self.size_box, self.backend_box, self.precision_box = (QComboBox() for _ in range(4))
-        for words, box in (
-            ("Model", self.model_box),
-            ("Input", self.size_box),
-            ("Backend", self.backend_box),
-            ("Precision", self.precision_box),
-        ):
-            box.setAccessibleName(words)
+        self.model_box, self.size_box = Choice("Model"), Choice("Input")
+        self.backend_box, self.precision_box = Choice("Backend"), Choice("Precision")
+        for box in (self.model_box, self.size_box, self.backend_box, self.precision_box):
             box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             box.setMinimumContentsLength(6)
         for words, size in SIZES:
@@ -107,9 +103,8 @@ class EnginePanel(QWidget):
             self.status.setText("-")
             return
         segmenter = engine.segmenter
-        name = segmenter.architecture.replace("bsdnet_", "BSDNet-").removesuffix("s").removesuffix("b")
-        letter = segmenter.architecture[-1].upper()
-        parts = [f"{name}{letter}", str(segmenter.device), segmenter.precision, segmenter.backend]
+        name = segmenter.architecture.removeprefix("bsdnet_").upper()
+        parts = [f"BSDNet-{name}", str(segmenter.device), segmenter.precision, segmenter.backend]
         if frame_size is not None:
             height, width = segmenter.size_for(frame_size)
             parts.insert(1, f"{width} x {height}")

@@ -251,8 +251,9 @@ def _card(name: str, title: str, words: str, action: Callable[[], None]) -> QPus
     layout.setSpacing(16)
     layout.addWidget(picture)
     layout.addLayout(lines, 1)
-    for label in (picture, heading, quiet):
-        label.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
+    parts: tuple[QWidget, ...] = (picture, heading, quiet)
+    for part in parts:
+        part.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
     layout.setSizeConstraint(QHBoxLayout.SizeConstraint.SetMinimumSize)
     card.clicked.connect(action)
     return card

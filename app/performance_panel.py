@@ -94,11 +94,11 @@ class PerformancePanel(QWidget):
         self._values: dict[str, QLabel] = {}
         grid = QGridLayout()
         names = (
-            ("shown", "Shown", "New frames painted in a second"),
-            ("network", "Network", "Frames that the network labels in a second"),
-            ("source", "Source", "Frames read in a second"),
-            ("p50", "Latency p50", "Half of all frames are labelled this soon after they were read"),
-            ("p95", "p95", "95 of 100 frames are labelled this soon after they were read"),
+            ("shown", "Shown fps", "New frames painted in a second"),
+            ("network", "Network fps", "Frames that the network labels in a second"),
+            ("source", "Source fps", "Frames read in a second"),
+            ("p50", "Delay p50", "Half of all frames are labelled this soon after they were read"),
+            ("p95", "Delay p95", "95 of 100 frames are labelled this soon after they were read"),
             ("dropped", "Dropped", "Frames of a live source that were overtaken; files drop none"),
         )
         for number, (key, words, meaning) in enumerate(names):

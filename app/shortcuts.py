@@ -88,12 +88,15 @@ class ShortcutSheet(QDialog):
         self.setWindowTitle("Keyboard shortcuts")
         inner = QWidget()
         columns = QHBoxLayout(inner)
+        columns.setSpacing(40)
+        columns.setContentsMargins(24, 20, 24, 20)
         groups = list(dict.fromkeys(command.group for command in COMMANDS))
         halves = (groups[:2] + groups[3:4], groups[2:3], groups[4:])
         for half in halves:
             column = QVBoxLayout()
             for group in half:
                 column.addLayout(_group(group))
+                column.addSpacing(18)
             column.addStretch(1)
             columns.addLayout(column)
         area = QScrollArea()

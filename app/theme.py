@@ -90,7 +90,7 @@ QLabel[live="true"] { color: $danger; font-weight: 700; }
 QToolButton, QPushButton {
     background: transparent; border: 1px solid transparent; border-radius: ${r}px; padding: ${s}px ${m}px;
 }
-QToolButton { padding: ${s}px; }
+QToolButton { padding: ${s}px; qproperty-iconSize: ${icon}px ${icon}px; }
 QPushButton { background: $raised; border-color: $line; }
 QToolButton:hover, QPushButton:hover { background: $hover; }
 QToolButton:focus, QPushButton:focus, QComboBox:focus { border-color: $accent; }
@@ -113,7 +113,8 @@ QComboBox, QLineEdit {
     background: $raised; border: 1px solid $line; border-radius: ${r}px; padding: ${x}px ${m}px;
     min-height: ${field}px;
 }
-QComboBox::drop-down { border: none; width: ${l}px; }
+QComboBox { padding-right: ${l}px; }
+QComboBox::drop-down { border: none; width: 0; }
 QComboBox::down-arrow { image: none; }
 QComboBox QAbstractItemView, QMenu { background: $raised; border: 1px solid $line; padding: ${x}px; }
 QMenu::item { padding: ${s}px ${l}px ${s}px ${m}px; border-radius: ${x}px; }
@@ -145,7 +146,7 @@ def unit_px(app: QApplication) -> float:
 def apply_theme(app: QApplication, theme: Theme) -> None:
     """Dress the whole program."""
     unit = unit_px(app)
-    lengths = {"x": 4, "s": 6, "r": 7, "m": 12, "l": 24, "bar": 8, "field": 20, "display": 26, "metric": 19}
+    lengths = {"x": 4, "s": 6, "r": 7, "m": 12, "l": 24, "bar": 8, "field": 20, "display": 26, "metric": 19, "icon": 18}
     px = {name: max(1, round(length * unit)) for name, length in lengths.items()}
     px["knob"] = px["x"] // 2 * 4 + px["x"]  # the groove and the margins on both its sides
     px |= {

@@ -51,13 +51,18 @@ class TopBar(QWidget):
         self.alpha.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.alpha.valueChanged.connect(lambda value: self.alpha_chosen.emit(value / 100))
 
+        opacity = QLabel("Opacity")
+        opacity.setProperty("quiet", True)
+        opacity.setBuddy(self.alpha)
+
         layout = QHBoxLayout(self)
         layout.addWidget(self.title, 1)
         layout.addWidget(segments)
+        layout.addWidget(opacity)
         layout.addWidget(self.alpha, 1)
         for name in ("fit", "save", "record", "sidebar", "theme", "help"):
             layout.addWidget(_action_button(actions[name]))
-        self.view_controls = (segments, self.alpha)
+        self.view_controls = (segments, opacity, self.alpha)
 
     def show_mode(self, mode: str) -> None:
         """Mark the way in which frames are shown."""

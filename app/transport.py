@@ -5,7 +5,6 @@ import math
 from PySide6.QtCore import QPoint, Qt, Signal
 from PySide6.QtGui import QMouseEvent, QShowEvent
 from PySide6.QtWidgets import (
-    QComboBox,
     QHBoxLayout,
     QLabel,
     QSlider,
@@ -16,6 +15,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.choice import Choice
 from app.icons import icon
 from app.player import SPEEDS, Phase
 from bsdnet.stream.frame import StreamInfo
@@ -107,9 +107,7 @@ class Transport(QWidget):
         self.recording.setProperty("live", True)
         self.recording.hide()
         self.latency.setProperty("quiet", True)
-        self.speed = QComboBox()
-        self.speed.setAccessibleName("Speed")
-        self.speed.setToolTip("Speed of playback")
+        self.speed = Choice("Speed of playback")
         for speed in SPEEDS:
             self.speed.addItem(f"{speed:g}x", speed)
         self.speed.setCurrentIndex(SPEEDS.index(1.0))
@@ -169,6 +167,7 @@ class Transport(QWidget):
     def show_silent(self, silent: bool) -> None:
         """Say that a live source gives nothing at the moment."""
         self.live.setText("○ NO SIGNAL" if silent else "● LIVE")
+        self.latency.setVisible(not silent)
 
     def show_latency(self, latency_ms: float) -> None:
         """Show how long ago what is seen was seen by the camera's reader."""

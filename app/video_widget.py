@@ -201,12 +201,12 @@ class VideoWidget(QWidget):
         painter.restore()
 
     def _paint_words(self, painter: QPainter, composed: Composed) -> None:
-        bottom = self.height()
-        if self._splits(composed) or (composed.geometry is not None and composed.geometry.beside):
-            paint_caption(painter, "Original", QPointF(0, bottom), right=False)
-            paint_caption(painter, "Segmentation", QPointF(self.width(), bottom), right=True)
+        seen = self._seen_rect()
+        if len(composed.tiles) == 2:
+            paint_caption(painter, "Original", seen.bottomLeft(), right=False)
+            paint_caption(painter, "Segmentation", seen.bottomRight(), right=True)
         elif self._holding:
-            paint_caption(painter, "Original", QPointF(0, bottom), right=False)
+            paint_caption(painter, "Original", seen.bottomLeft(), right=False)
         hovered = self.hovered()
         if hovered is not None and self._mouse is not None:
             index, name, confidence = hovered
@@ -214,6 +214,17 @@ class VideoWidget(QWidget):
             color = QColor(*colors[index]) if index < len(colors) else None
             share = "" if confidence is None else f"{confidence:.0%}"
             paint_hover(painter, self.rect(), self._mouse, color, name, share)
+
+    def _seen_rect(self) -> QRectF:
+        """The part of the widget that the picture covers."""
+        geometry = self._geometry
+        if geometry is None:
+            return QRectF(self.rect())
+        height, width = geometry.picture
+        (left, top), (right, bottom) = geometry.to_widget(0, 0), geometry.to_widget(width, height)
+        ratio = self.devicePixelRatioF()
+        covered = QRectF(left / ratio, top / ratio, (right - left) / ratio, (bottom - top) / ratio)
+        return covered.intersected(QRectF(self.rect()))
 
     def _splits(self, composed: Composed) -> bool:
         return len(composed.tiles) == 2 and composed.geometry is not None and not composed.geometry.beside
