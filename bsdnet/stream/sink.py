@@ -9,6 +9,8 @@ from bsdnet.stream.frame import StreamInfo, StreamResult
 from bsdnet.stream.interfaces import VideoSink
 from bsdnet.stream.mask_sink import MaskFolderSink
 from bsdnet.stream.partial_file import partial_path
+from bsdnet.stream.rescue import Rescued, rescue
+from bsdnet.stream.segment_sink import SegmentSink
 from bsdnet.stream.video_writer import FORMATS
 
 __all__ = [
@@ -22,8 +24,11 @@ __all__ = [
     "FileSink",
     "MaskFolderSink",
     "NullSink",
+    "Rescued",
+    "SegmentSink",
     "VideoSink",
     "partial_path",
+    "rescue",
 ]
 
 
