@@ -24,14 +24,15 @@ class FakeServer:
     """Hands out connections; each gives as many pictures as its plan says and then does what the plan says.
 
     Args:
-        plan: for each connection in turn its number of pictures, and then "lose", "end", "hang", "fail" or "refuse";
-            the last one is for all further connections too.
+        plan: for each connection in turn its number of pictures, and then "lose", "end", "hang", "stall", "fail" or
+            "refuse"; the last one is for all further connections too.
     """
 
     def __init__(self, *plan: tuple[int, str], is_recording: bool = False, period_s: float = 1 / FPS) -> None:
         self.plan = plan
         self.is_recording = is_recording
         self.period_s = period_s
+        self.captured_at_s: float | None = None
         self.free = threading.Event()
         self.connects: list[float] = []
         self.closed_by: list[bool] = []
@@ -63,16 +64,17 @@ class FakeConnection:
                 raise SourceError("connection reset")
             if self._then == "fail":
                 raise ZeroDivisionError
-            if self._then == "hang":
+            if self._then in ("hang", "stall"):
                 self._server.free.wait(30)
-            return None
-        self._left -= 1
+            if self._then != "stall":
+                return None
+        self._left = max(self._left - 1, 0)
         time.sleep(self._server.period_s)
         number = self._server.num_given
         self._server.num_given += 1
         return LivePicture(
             convert=lambda: self._convert(number),
-            captured_at_s=time.perf_counter(),
+            captured_at_s=self._server.captured_at_s or time.perf_counter(),
             time_s=number / FPS,
             lost=2 if number == 1 else 0,
         )
@@ -158,12 +160,12 @@ class TestBacklog:
         assert delays == pytest.approx([0] * 5)
 
     def test_a_reader_that_is_too_slow_sees_its_delay_grow_and_goes_on_at_a_key_frame_in_time(self):
-        delays = self.feed(Backlog(), self.stream(400), busy_s=0.15)
+        delays = self.feed(Backlog(), self.stream(400), busy_s=0.15, gop=7)
         assert delays[:20] == pytest.approx([0.05 * number for number in range(20)])
         skipped = delays.index(None)
         assert delays[skipped - 1] == pytest.approx(1.0)
         again = next(number for number in range(skipped, 400) if delays[number] is not None)
-        assert again % 10 == 0
+        assert again % 7 == 0
         assert again - skipped < 20
         assert delays[again] < 0.2
         assert max(delay for delay in delays if delay is not None) <= 1.0 + 1e-9
@@ -215,11 +217,11 @@ class TestLiveSource:
         assert all(server.closed_by)
 
     def test_a_silent_connection_is_left_and_made_again(self, serve):
-        server = serve((3, "hang"), (10**6, "end"))
+        server = serve((3, "stall"), (10**6, "end"))
         with LiveSource("fake", server.connect, QUICK) as source:
             assert eventually(lambda: source.signal.reconnects == 1)
             assert server.connects[1] - server.connects[0] == pytest.approx(0.3 + 0.03, abs=0.2)
-            server.free.set()
+            server.free.set()  # its pictures are not wanted any more
             assert eventually(lambda: len(server.closed_by) == 1)
             assert source.read() is not None
 
@@ -232,6 +234,14 @@ class TestLiveSource:
             assert len(server.connects) == 4
             server.free.set()
             assert eventually(lambda: len(server.connects) > 5)
+
+    def test_pts_always_grow(self, serve):
+        server = serve((10**6, "end"))
+        server.captured_at_s = 5.0
+        with LiveSource("fake", server.connect, QUICK) as source:
+            assert [source.read().pts for _ in range(3)] == [0, 1, 2]
+            server.captured_at_s = 4.0
+            assert [source.read().pts for _ in range(3)] == [3, 4, 5]
 
     def test_while_silent_the_last_picture_is_shown_again_and_marked(self, serve):
         server = serve((3, "hang"))
@@ -284,6 +294,16 @@ class TestLiveSource:
         assert [frame.pts for frame in frames] == [900 * number for number in range(20)]
         assert source.signal.outage_s == 0
         assert len(server.connects) == 1
+
+    def test_a_recordings_silence_begins_when_its_picture_was_taken(self, serve):
+        server = serve((3, "end"), is_recording=True)
+        with LiveSource("fake", server.connect, QUICK) as source:
+            server.period_s = 0.4
+            frames = []
+            for _ in range(3):
+                time.sleep(0.25)
+                frames.append(source.read())
+        assert [number_in(frame) for frame in frames] == [0, 1, 2]
 
     @pytest.mark.parametrize("then", ["lose", "hang"])
     def test_a_recording_that_breaks_off_is_an_error_after_its_last_frame(self, serve, then):
