@@ -39,7 +39,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
     except (BsdnetError, OSError) as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"{name}: error: {_one_line(error)}", err=True)
+        click.echo(f"{name}: error: {one_line(error)}", err=True)
         code = EXIT_ERROR
     sys.exit(EXIT_OK if code is None else code)
 
@@ -61,7 +61,8 @@ def configure_logging(name: str, *, debug: bool, level: int = logging.NOTSET) ->
     _warn_of_two_opencvs()
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Tell an error to the user."""
     message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(message.split())
 

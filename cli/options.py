@@ -1,5 +1,6 @@
 """Values of the command line."""
 
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +13,8 @@ MIN_SIDE_PX = 32
 """The network's stride: a shorter side would leave it nothing to see."""
 MAX_SIDE_PX = 9999
 """Beyond it is a slip of the finger, and would take all memory."""
+
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int] | None:
@@ -37,6 +40,24 @@ def parse_path(context: click.Context, parameter: click.Parameter, value: str | 
     if value == "":
         raise click.BadParameter("the path is empty", context, parameter)
     return None if value is None else Path(value)
+
+
+def parse_output(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """Take a path, and note in `into_folder` whether it is meant as a folder: it is one, or ends in a slash."""
+    is_folder = value is not None and value != "" and (value.endswith(("/", os.sep)) or Path(value).is_dir())
+    context.params["into_folder"] = is_folder
+    return parse_path(context, parameter, value)
+
+
+def parse_bytes(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Turn `10GB`, `500 MB` or `1.5GiB` into bytes; None stays None."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgt]i?)?b?", value.strip().lower())
+    size = 0 if match is None else int(float(match[1]) * _BYTES[match[2] or ""])
+    if size <= 0:
+        raise click.BadParameter(f"{value!r} is no amount; expected one such as 10GB or 500MB", context, parameter)
+    return size
 
 
 def parse_names(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str] | None:

@@ -60,7 +60,7 @@ def summary(
     stats: StreamStats,
     info: StreamInfo,
     segmenter: Segmenter,
-    written: Mapping[str, Path],
+    written: Mapping[str, str | Path],
     adaptive: AdaptiveSegmenter | None = None,
 ) -> str:
     """Write the closing lines of a run.

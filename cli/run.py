@@ -1,15 +1,18 @@
 """bsdnet-run: segment a video into a video."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import cache
 from itertools import combinations
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
+from cli.batch import EXIT_LOST_FRAMES, check_batch, run_batch
 from cli.command import EXIT_OK, configure_logging, run_command
-from cli.options import parse_names, parse_path, parse_size
+from cli.options import parse_bytes, parse_names, parse_output, parse_path, parse_size
+from cli.outputs import file_sinks, written
 from cli.signals import StopSignals
 
 if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
@@ -18,18 +21,25 @@ if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors
     from bsdnet.runtime.segmenter import Segmenter
     from bsdnet.stream.hardware_decoding import HardwareDecoding
     from bsdnet.stream.interfaces import VideoSink, VideoSource
+    from bsdnet.stream.sink import FileSink, SegmentSink
+    from bsdnet.stream.stats import StreamStats
 
 logger = logging.getLogger(__name__)
 
-EXIT_LOST_FRAMES = 3
 _WAIT_S = 0.25
 _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
 
 
 @click.command(context_settings={"max_content_width": 110})
-@click.argument("source", required=False)
+@click.argument("sources", nargs=-1, metavar="[SOURCE]...")
 @click.option("--camera", metavar="N|PATH", help="Segment a camera, by its number from 0 or its device path.")
-@click.option("-o", "--output", callback=parse_path, metavar="FILE", help="Video to write: .mp4, .mkv or .mov.")
+@click.option(
+    "-o",
+    "--output",
+    callback=parse_output,
+    metavar="FILE|DIR/",
+    help="Video to write: .mp4, .mov, .mkv, .webm or .avi; or a folder for one video per SOURCE.",
+)
 @click.option(
     "--masks",
     callback=parse_path,
@@ -112,6 +122,45 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
     help="Decode video files on an NVIDIA GPU where that works, unless --device is cpu; or never.",
 )
 @click.option("--audio/--no-audio", default=True, show_default=True, help="Copy the source's sound.")
+@click.option(
+    "--encoder",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="H.264 encoder: libx264, h264_nvenc, h264_qsv, h264_videotoolbox or h264_v4l2m2m; auto takes one in hardware "
+    "that works here, else libx264.",
+)
+@click.option(
+    "--crf",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Constant quality, from best to worst: H.264 0 to 51, .webm 0 to 63, .avi 1 to 31; auto takes libx264 then.  "
+    "[default: 21, 31 and 3]",
+)
+@click.option(
+    "--preset",
+    metavar="NAME",
+    help="Preset of libx264, from ultrafast to veryslow; auto takes libx264 then.  [default: ultrafast]",
+)
+@click.option(
+    "--segment",
+    type=click.FloatRange(min=1),
+    metavar="SECONDS",
+    help="Write files of so many seconds, out-000001.mp4 and so on, each finished and forced to disk.  "
+    "[default: one file]",
+)
+@click.option(
+    "--segment-budget",
+    callback=parse_bytes,
+    metavar="SIZE",
+    help="Delete the oldest of our segments of this name to keep them within SIZE, such as 10GB.  [default: keep all]",
+)
+@click.option(
+    "--rescue",
+    callback=parse_path,
+    metavar="FILE.part",
+    help="Finish the .part that a killed run has left, and do nothing else.",
+)
 @click.option("-y", "--overwrite", is_flag=True, help="Replace an existing output, once the new one is finished.")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of what happens.")
 @click.version_option(package_name="bsdnet")
@@ -119,27 +168,52 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     """Segment SOURCE and write it with its classes drawn.
 
     SOURCE is a video file, a folder or glob pattern of images, the address of a live stream (rtsp, http, udp, tcp,
-    rtmp, srt), or demo, a street that bsdnet draws itself. Or give --camera.
+    rtmp, srt), or demo, a street that bsdnet draws itself. Or give --camera. Of several, or with a folder for -o, each
+    becomes a video of its own in that folder; those that are done already are left out.
 
-    Exit codes: 0 all frames written; 1 error; 2 wrong usage; 3 written, but frames of the source were lost;
-    130 and 143 written up to an interruption.
+    Exit codes: 0 all frames written; 1 error, or of several sources one gave nothing; 2 wrong usage; 3 written, but
+    frames of the source were lost; 130 and 143 written up to an interruption.
     """
-    if (options["source"] is None) == (options["camera"] is None):
+    sources = options.pop("sources")
+    if options["rescue"] is not None:
+        if sources or options["camera"] is not None:
+            raise click.UsageError("--rescue takes no SOURCE: it finishes what is there already")
+        configure_logging("bsdnet-run", debug=options["debug"])
+        return _rescue(options)
+    if bool(sources) == (options["camera"] is not None):
         raise click.UsageError("give one thing to segment: SOURCE or --camera")
     if options["camera"] is not None:
-        options["source"] = f"camera:{options['camera']}"
+        sources = (f"camera:{options['camera']}",)
     if options["output"] is None and options["masks"] is None:
         raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, or both")
     for one, other in combinations(("output", "masks", "record"), 2):
         if options[one] is not None and options[one] == options[other]:
             raise click.UsageError(f"--{one} and --{other} both name {options[one]}: give each a place of its own")
+    if options["segment"] is None and options["segment_budget"] is not None:
+        raise click.UsageError("--segment-budget needs --segment: it is for recordings in several files")
+    is_batch = len(sources) > 1 or options["into_folder"]
+    if is_batch:
+        check_batch(sources, options)
     configure_logging("bsdnet-run", debug=options["debug"])
-    return run(options)
+    return _run_all(sources, options) if is_batch else run({**options, "source": sources[0]})
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: errors that a user can mend are one line on stderr."""
     run_command(cli, "bsdnet-run", arguments)
+
+
+class Outcome(NamedTuple):
+    """How the run of one source ended."""
+
+    stats: "StreamStats"
+    """Its statistics."""
+    finished: bool
+    """Whether the outputs have their names."""
+    signal_code: int | None
+    """The exit code of the signal that ended it early, or None."""
+    report: str
+    """The closing lines."""
 
 
 def run(options: dict[str, Any]) -> int:
@@ -148,21 +222,44 @@ def run(options: dict[str, Any]) -> int:
     Raises:
         BsdnetError: something that the user can mend.
     """
+    from cli.terminal import tell
+
+    with ExitStack() as stack:
+        outcome = _run_one(options, lambda: stack.enter_context(_load_segmenter(options)))
+    tell(outcome.report)
+    lost = outcome.stats.lost or outcome.stats.signal.outage_s
+    return outcome.signal_code or (EXIT_LOST_FRAMES if lost else EXIT_OK)
+
+
+def _run_all(sources: Sequence[str], options: dict[str, Any]) -> int:
+    with ExitStack() as stack:
+        load = cache(lambda: stack.enter_context(_load_segmenter(options)))  # once, and only if there is a source
+        return run_batch(sources, options["output"], options, lambda one: _run_one(one, load))
+
+
+def _run_one(options: dict[str, Any], load_segmenter: "Callable[[], Segmenter]") -> Outcome:
     from bsdnet.stream.source import open_source
 
-    file_sinks = _file_sinks(options)  # what is wrong with the output and the source is known without the network
+    sinks = file_sinks(options)  # what is wrong with the output and the source is known without the network
     hwaccel: HardwareDecoding = "none" if options["device"] == "cpu" else options["hwaccel"]
-    with (
-        open_source(options["source"], fps=options["fps"], hwaccel=hwaccel) as source,
-        _load_segmenter(options) as segmenter,
-    ):
+    with open_source(options["source"], fps=options["fps"], hwaccel=hwaccel) as source:
+        segmenter = load_segmenter()
         logger.debug("read %s and loaded the network for %s", source.info, segmenter.device)
-        return _run_stream(options, source, segmenter, [*file_sinks, *_mask_sinks(options, segmenter)])
+        return _run_stream(options, source, segmenter, sinks)
+
+
+def _rescue(options: dict[str, Any]) -> int:
+    from bsdnet.stream.sink import rescue
+    from cli.terminal import tell
+
+    rescued = rescue(options["rescue"], overwrite=options["overwrite"])
+    tell(f"rescued {rescued.num_frames} frames, {rescued.duration_s:.1f} s: {rescued.path}")
+    return EXIT_OK
 
 
 def _run_stream(
-    options: dict[str, Any], source: "VideoSource", segmenter: "Segmenter", sinks: list["VideoSink"]
-) -> int:
+    options: dict[str, Any], source: "VideoSource", segmenter: "Segmenter", sinks: "list[FileSink | SegmentSink]"
+) -> Outcome:
     from bsdnet.stream.pipeline import PipelineState, StreamPipeline
     from cli.report import Hud, summary
     from cli.terminal import Progress, tell
@@ -174,7 +271,7 @@ def _run_stream(
         StreamPipeline(
             source,
             adaptive or segmenter,
-            sinks,
+            [*sinks, *_mask_sinks(options, segmenter)],
             in_flight=_IN_FLIGHT,
             max_frames=options["frames"],
             max_time_s=options["duration"],
@@ -191,25 +288,9 @@ def _run_stream(
             progress.show(pipeline.stats)
     stats = pipeline.stats
     logger.debug("ended: %s", stats)
-    written = _written(options, finished=pipeline.state is PipelineState.FINISHED)
-    tell(summary(stats, source.info, segmenter, written, adaptive))
-    return signals.exit_code or (EXIT_LOST_FRAMES if stats.lost or stats.signal.outage_s else EXIT_OK)
-
-
-def _file_sinks(options: dict[str, Any]) -> list["VideoSink"]:
-    from bsdnet.stream.record_sink import RecordSink
-    from bsdnet.stream.sink import FileSink
-
-    return [
-        kind(
-            options[name],
-            overwrite=options["overwrite"],
-            audio=options["audio"],
-            source_path=options["source"] if Path(options["source"]).is_file() else None,
-        )
-        for name, kind in (("output", FileSink), ("record", RecordSink))
-        if options[name] is not None
-    ]
+    finished = pipeline.state is PipelineState.FINISHED
+    report = summary(stats, source.info, segmenter, written(options, sinks, finished=finished), adaptive)
+    return Outcome(stats, finished, signals.exit_code, report)
 
 
 def _mask_sinks(options: dict[str, Any], segmenter: "Segmenter") -> list["VideoSink"]:
@@ -245,21 +326,6 @@ def _style(options: dict[str, Any], segmenter: "Segmenter") -> "RenderStyle":
 
     only = None if options["only"] is None else frozenset(segmenter.classes.indices(options["only"]))
     return RenderStyle(alpha=options["alpha"], view=options["view"], only=only)
-
-
-def _written(options: dict[str, Any], *, finished: bool) -> dict[str, Path]:
-    """Name what a run has left, finished or stopped."""
-    from bsdnet.stream.sink import partial_path
-
-    written: dict[str, Path] = {}
-    for name in ("output", "record"):
-        if options[name] is not None and finished:
-            written[name] = options[name]
-        elif options[name] is not None and partial_path(options[name]).exists():
-            written["partial" if name == "output" else name] = partial_path(options[name])
-    if options["masks"] is not None:
-        written["masks"] = options["masks"]
-    return written
 
 
 if __name__ == "__main__":

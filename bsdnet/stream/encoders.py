@@ -176,7 +176,8 @@ def _best(settings: EncoderSettings, size: tuple[int, int], fps: Fraction) -> En
             return _proven(name, settings, size, fps)
         except (av.FFmpegError, ValueError, OSError) as error:
             refused.append(f"{name}: {_reason(error)}")
-    return _libx264(settings, f"no hardware encoder works here ({'; '.join(refused)})")
+    logger.info("no hardware encoder: %s", "; ".join(refused))
+    return _libx264(settings, "no hardware encoder works here")
 
 
 def _libx264(settings: EncoderSettings, why: str) -> Encoder:

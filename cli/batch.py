@@ -1,0 +1,210 @@
+"""Several sources into a folder: `bsdnet-run clips/*.mp4 -o out/`."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from bsdnet.errors import BackendError, BsdnetError, CheckpointError
+from cli.command import EXIT_ERROR, EXIT_OK, one_line
+from cli.journal import Entry, Journal, fingerprint, source_key, stamp
+
+if TYPE_CHECKING:
+    from bsdnet.stream.stats import StreamStats
+
+EXIT_LOST_FRAMES = 3
+_HEADINGS = ("file", "frames", "lost", "fps", "result")
+
+
+class Outcome(Protocol):
+    """How the run of one source ended."""
+
+    @property
+    def stats(self) -> "StreamStats":
+        """Its statistics."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the output has its name."""
+
+    @property
+    def signal_code(self) -> int | None:
+        """The exit code of the signal that ended it early, or None."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One line of the table at the end."""
+
+    source: str
+    """As the user wrote it."""
+    result: str
+    """For people: where the output is, or why there is none."""
+    frames: int = 0
+    """Frames in the output."""
+    lost: int = 0
+    """Frames that could not be decoded, or were not recorded because a live source was gone."""
+    fps: float | None = None
+    """Frames per second; None if nothing was run."""
+    failed: bool = False
+    """Whether there is no output."""
+    signal_code: int | None = None
+    """The exit code of the signal that ended it early, or None."""
+
+
+def run_batch(
+    sources: Sequence[str], folder: Path, options: dict[str, Any], run_one: Callable[[dict[str, Any]], Outcome]
+) -> int:
+    """Segment each source into a file of its own in a folder, which is made if it is missing.
+
+    What is done already is left out: the journal in the folder has the source as it is now and the options, and the
+    output is as it was written. A source that fails does not keep the others from being run.
+
+    Args:
+        sources: files, folders or patterns of images, `demo`; each once.
+        folder: for the outputs.
+        options: the command's.
+        run_one: segments `options["source"]` into `options["output"]` (and `options["masks"]`).
+
+    Returns:
+        The exit code: that of a signal; else 1 if a source gave nothing; else 3 if frames were lost, in this run or
+        when an output was made that is left out now; else 0.
+
+    Raises:
+        CheckpointError, BackendError: the network, which is the same for all, cannot be loaded.
+        OSError: the folder cannot be made, or its journal not be written.
+    """
+    from cli.terminal import tell
+
+    folder.mkdir(exist_ok=True)
+    if options["masks"] is not None:
+        options["masks"].mkdir(exist_ok=True)
+    journal = Journal(folder)
+    rows: list[Row] = []
+    taken = {entry.output: source for source, entry in journal.entries.items()}
+    unique = list({source_key(source): source for source in sources}.values())
+    for number, source in enumerate(unique, 1):
+        entry = journal.finished(source, options)
+        if entry is not None:
+            result = f"{folder / entry.output} was done before"
+            rows.append(Row(source=source, frames=entry.frames, lost=entry.lost, result=result))
+        else:
+            output = _output_name(source, journal, taken)
+            taken[output] = source_key(source)
+            rows.append(_run(source, folder / output, options, journal, run_one))
+        tell(f"[{number}/{len(unique)}] {_line(rows[-1])}")
+        if rows[-1].signal_code is not None:
+            break
+    tell(_table(rows))
+    return _exit_code(rows)
+
+
+def check_batch(sources: Sequence[str], options: dict[str, Any]) -> None:
+    """Refuse what cannot be done for several sources or without a name for the output.
+
+    Raises:
+        click.UsageError: as said.
+    """
+    if not options["into_folder"]:
+        raise click.UsageError(f"{len(sources)} sources need a folder to go into, such as -o out/")
+    for name in ("record", "segment"):
+        if options[name] is not None:
+            raise click.UsageError(f"--{name} is for one source and one output file: -o out.mp4")
+    if any(source.startswith("camera:") or "://" in source for source in sources):
+        raise click.UsageError("a live source has no end and no name: give it an output file of its own: -o out.mp4")
+
+
+def _run(
+    source: str, output: Path, options: dict[str, Any], journal: Journal, run_one: Callable[[dict[str, Any]], Outcome]
+) -> Row:
+    masks = None if options["masks"] is None else options["masks"] / output.stem
+    before = stamp(source)
+    try:
+        outcome = run_one({**options, "source": source, "output": output, "masks": masks})
+    except (CheckpointError, BackendError):
+        raise
+    except (BsdnetError, OSError) as error:
+        return Row(source=source, failed=True, result=f"failed: {one_line(error)}")
+    stats = outcome.stats
+    row = Row(
+        source=source,
+        result=str(output) if outcome.finished else "stopped; what there was is in its .part",
+        frames=stats.frames_out,
+        lost=stats.lost,
+        fps=stats.frames_out / stats.elapsed_s if stats.elapsed_s else 0.0,
+        failed=not outcome.finished,
+        signal_code=outcome.signal_code,
+    )
+    if outcome.finished and outcome.signal_code is None:
+        journal.add(
+            Entry(
+                source=source_key(source),
+                source_stamp=before,
+                output=output.name,
+                output_bytes=output.stat().st_size,
+                options=fingerprint(options),
+                frames=row.frames,
+                lost=row.lost,
+            )
+        )
+    return row
+
+
+def _output_name(source: str, journal: Journal, taken: dict[str, str]) -> str:
+    """Name an output after its source; with the names of the folders around it where another has the name already."""
+    from bsdnet.stream.sink import FORMATS
+
+    key = source_key(source)
+    if key in journal.entries:
+        return journal.entries[key].output
+    path = Path(key)
+    while "*" in path.name or "?" in path.name or "[" in path.name:  # a pattern of images is called like its folder
+        path = path.parent
+    suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ".mp4"
+    parts = [path.stem if path.is_file() else path.name or "images", *(parent.name for parent in path.parents)]
+    name = parts[0]
+    for parent in parts[1:]:
+        if _is_free(name + suffix, key, taken):
+            break
+        name = f"{parent}-{name}"
+    number = 1
+    while not _is_free(name + suffix, key, taken):
+        number += 1
+        name = f"{name.removesuffix(f'-{number - 1}')}-{number}"
+    return name + suffix
+
+
+def _is_free(name: str, key: str, taken: dict[str, str]) -> bool:
+    return taken.get(name, key) == key
+
+
+def _exit_code(rows: Collection[Row]) -> int:
+    for row in rows:
+        if row.signal_code is not None:
+            return row.signal_code
+    if any(row.failed for row in rows):
+        return EXIT_ERROR
+    return EXIT_LOST_FRAMES if any(row.lost for row in rows) else EXIT_OK
+
+
+def _line(row: Row) -> str:
+    if row.failed:
+        return f"{row.source}: {row.result}"
+    lost = f", {row.lost} lost" if row.lost else ""
+    fps = f", {row.fps:.1f} fps" if row.fps is not None else ""
+    return f"{row.source}: {row.frames} frames{lost}{fps}: {row.result}"
+
+
+def _table(rows: Sequence[Row]) -> str:
+    cells = [
+        (row.source, str(row.frames), str(row.lost), "" if row.fps is None else f"{row.fps:.1f}", row.result)
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in (_HEADINGS, *cells)) for column in range(4)]
+    lines = [
+        "  ".join([line[0].ljust(widths[0]), *(line[n].rjust(widths[n]) for n in (1, 2, 3)), line[4]])
+        for line in (_HEADINGS, *cells)
+    ]
+    return "\n".join(lines)
