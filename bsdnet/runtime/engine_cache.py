@@ -176,8 +176,7 @@ def _load(folder: Path, key: EngineKey, load: Callable[[Path], EngineT]) -> Engi
 
 
 def _check(path: Path, key: EngineKey) -> None:
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode) or _others_may_write(status):
+    if _others_may_write(path.stat()):
         raise PermissionError("somebody else could have written it")
     if path.name != _file_name(path, key):
         raise ValueError("it is damaged or belongs to another key")

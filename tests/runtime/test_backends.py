@@ -4,6 +4,7 @@ import logging
 import shutil
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -202,6 +203,8 @@ def test_pictures_of_one_size_go_on_while_another_is_built(monkeypatch):
 
 def test_two_threads_build_a_size_once(monkeypatch, recorder):
     barrier = threading.Barrier(2)
+    build = Recorder.build
+    monkeypatch.setattr(Recorder, "build", lambda self, size: time.sleep(0.2) or build(self, size))
     network = Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "eager")
 
     def prepare(_):
@@ -226,6 +229,9 @@ def test_preparing_leaves_the_number_of_threads_as_it_was(recorder):
     try:
         Network(Counting(), CPU, "fp32", "eager").prepare((32, 32))
         assert counts == [1, 2]
+        assert torch.get_num_threads() == 2
+        with pytest.raises(RuntimeError, match="channels"):
+            Network(nn.Conv2d(4, 5, 8, 8), CPU, "fp32", "eager").prepare((32, 32))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -328,7 +334,7 @@ def test_a_failed_compilation_is_one_clear_error(monkeypatch, tmp_path):
 
 
 def small_network():
-    """A convolution whose batch norm is folded, one whose is not, and a softmax over space, as BSDNet has them."""
+    """An operator on the input, a batch norm that is folded, one that is not, and a softmax over space."""
 
     class Small(nn.Module):
         def __init__(self):
@@ -338,7 +344,7 @@ def small_network():
             self.classify = nn.Conv2d(16, 5, 2, 2)
 
         def forward(self, x):
-            x = self.stem(x)
+            x = self.stem(x * x.sigmoid())
             return self.classify(self.norm(x + x.flatten(2).softmax(2).view_as(x)))
 
     torch.manual_seed(0)

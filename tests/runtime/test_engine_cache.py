@@ -101,8 +101,9 @@ def truncate(path):
 
 
 def swap_for_a_link(path):
-    path.rename(path.parent / "elsewhere")
-    path.symlink_to(path.parent / "elsewhere")
+    elsewhere = path.rename(path.parent / "elsewhere")
+    elsewhere.chmod(0o666)
+    path.symlink_to(elsewhere)
 
 
 def let_the_group_write(path):
@@ -139,6 +140,7 @@ def test_what_is_not_as_it_was_written_is_built_again(builder, folder, caplog, s
     assert reason in caplog.text
     assert builder.fetch() == "engine"
     assert builder.built == 2
+    assert len(engines(folder)) == 1
 
 
 def test_the_engine_of_another_key_under_this_name_is_built_again(builder, folder, caplog):
@@ -309,7 +311,7 @@ def test_a_fingerprint_tells_weights_and_structure_apart():
     changed = fingerprint(model)
     model[1].running_mean[2] += 1
     assert fingerprint(model) != changed
-    assert fingerprint(nn.Conv2d(3, 4, 3, padding=1)) != fingerprint(nn.Conv2d(3, 4, 3, padding=2))
+    assert fingerprint(nn.AvgPool2d(2)) != fingerprint(nn.AvgPool2d(3))
 
 
 def test_a_fingerprint_tells_apart_what_modules_of_the_same_shape_compute(tmp_path, monkeypatch):

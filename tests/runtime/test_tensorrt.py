@@ -32,6 +32,7 @@ class dynamo:
     @staticmethod
     def compile(program, *, arg_inputs, timing_cache_path):
         calls.append("compile")
+        print("++++ Dry-Run Results ++++")
         (x,) = arg_inputs
         assert x.is_contiguous() and all(weight.is_contiguous() for weight in program.state_dict.values())
         assert not torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
@@ -114,7 +115,7 @@ def test_it_needs_a_cuda_device(stand_in, tmp_path):
 
 
 @torch.inference_mode()
-def test_an_engine_is_built_and_kept_and_loaded(stand_in, target, tmp_path):
+def test_an_engine_is_built_and_kept_and_loaded(stand_in, target, tmp_path, capsys):
     stand_in(STAND_IN)
     x = torch.randn(1, 3, *SIZE)
     built = TensorRT(target).build(SIZE)
@@ -123,6 +124,7 @@ def test_an_engine_is_built_and_kept_and_loaded(stand_in, target, tmp_path):
     torch.testing.assert_close(loaded(x), target.model(x))
     assert sys.modules["torch_tensorrt"].calls == ["compile", "save", "load"]
     assert sorted(path.suffix for path in (tmp_path / "engines").iterdir()) == ["", ".pt2"]
+    assert capsys.readouterr().out == ""
 
 
 @torch.inference_mode()
