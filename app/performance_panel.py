@@ -106,6 +106,7 @@ class PerformancePanel(QWidget):
             value.setProperty("metric", True)
             value.setAccessibleName(meaning)
             name.setProperty("quiet", True)
+            name.setContentsMargins(0, 0, 0, 6)
             for label in (value, name):
                 label.setToolTip(meaning)
             row, column = divmod(number, 3)
@@ -114,7 +115,6 @@ class PerformancePanel(QWidget):
             grid.setColumnStretch(column, 1)
             self._values[key] = value
         grid.setVerticalSpacing(0)
-        grid.setRowMinimumHeight(2, round(2.4 * QFontMetricsF(self.font()).height()))
         self.graph = RateGraph()
         layout = QVBoxLayout(self)
         layout.addWidget(heading)

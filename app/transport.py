@@ -167,11 +167,12 @@ class Transport(QWidget):
     def show_silent(self, silent: bool) -> None:
         """Say that a live source gives nothing at the moment."""
         self.live.setText("○ NO SIGNAL" if silent else "● LIVE")
-        self.latency.setVisible(not silent)
+        if silent:
+            self.latency.clear()
 
     def show_latency(self, latency_ms: float) -> None:
         """Show how long ago what is seen was seen by the camera's reader."""
-        self.latency.setText(f"{latency_ms:.0f} ms behind" if latency_ms else "")
+        self.latency.setText(f"{latency_ms:.0f} ms behind")
 
     def showEvent(self, event: QShowEvent) -> None:
         """Give the changing numbers a place of constant width."""

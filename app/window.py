@@ -348,7 +348,8 @@ class Window(QMainWindow):
         if stats is None or composed is None:
             return
         self.classes.model.set_shares(composed.shares)
-        self.transport.show_latency(stats.latency["total"].p50_ms)
+        if not stats.signal.silent_s:
+            self.transport.show_latency(stats.latency["total"].p50_ms)
 
     # Events
 

@@ -1,0 +1,78 @@
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # before Qt is asked for a window
+
+from PySide6.QtCore import QSettings
+from pytestqt.qtbot import QtBot
+
+from app.engine import EngineChoice
+from app.player import Phase, Player
+from app.settings import Settings
+from app.window import Window
+
+from .stand_ins import StandInSegmenter, open_stand_in
+
+WAIT_MS = 10_000
+Start = Callable[[str], Window]
+
+
+def viewer_threads() -> list[threading.Thread]:
+    """Threads that the viewer or its pipeline started."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith(("bsdnet ", "bsdnet-view"))]
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    settings = Settings(QSettings(str(tmp_path / "settings.ini"), QSettings.Format.IniFormat))
+    settings.folder = tmp_path / "kept"
+    return settings
+
+
+@pytest.fixture
+def loads() -> list[StandInSegmenter]:
+    """Every segmenter that was loaded."""
+    return []
+
+
+@pytest.fixture
+def player(qtbot: QtBot, loads: list[StandInSegmenter]) -> Iterator[Player]:
+    def load(choice: EngineChoice) -> StandInSegmenter:
+        loads.append(StandInSegmenter(choice))
+        return loads[-1]
+
+    player = Player(open_stand_in, load)
+    yield player
+    with qtbot.waitSignal(player.closed, timeout=WAIT_MS, raising=False) as closed:
+        player.shutdown()
+    assert closed.signal_triggered or not viewer_threads()
+
+
+@pytest.fixture
+def window(qtbot: QtBot, player: Player, settings: Settings) -> Window:
+    window = Window(player, settings)
+    qtbot.addWidget(window)
+    window.resize(1000, 640)
+    window.show()
+    return window
+
+
+@pytest.fixture
+def start(qtbot: QtBot, window: Window) -> Start:
+    """Open a source in the window and wait until its first picture is there."""
+
+    def start(spec: str) -> Window:
+        if window.player.network.engine is None:
+            window.player.network.choose(EngineChoice(device="cpu"))
+        window.open(spec)
+        qtbot.waitUntil(lambda: window.player.phase is Phase.PLAYING, timeout=WAIT_MS)
+        qtbot.waitUntil(
+            lambda: window.video.composed is not None and bool(window.video.composed.tiles), timeout=WAIT_MS
+        )
+        return window
+
+    return start

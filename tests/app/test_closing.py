@@ -1,0 +1,112 @@
+"""Closing the window in any state ends all threads within two seconds."""
+
+import time
+
+import pytest
+
+from app.engine import EngineChoice
+from app.player import CLOSE_S, Phase
+
+from . import stand_ins
+from .conftest import WAIT_MS, viewer_threads
+
+SLACK_S = 0.5  # of a machine that is busy
+
+
+def close(qtbot, window, *, left_behind: int = 0) -> None:
+    """Close the window, and see that it is gone at once and its threads soon."""
+    began = time.perf_counter()
+    with qtbot.waitSignal(window.player.closed, timeout=WAIT_MS) as closed:
+        window.close()
+        assert not window.isVisible()
+        assert time.perf_counter() - began < 0.3, "the window does not wait"
+    qtbot.waitUntil(lambda: len(viewer_threads()) <= left_behind, timeout=1000)
+    assert time.perf_counter() - began < CLOSE_S + SLACK_S
+    assert closed.args == [True]
+
+
+def test_empty(qtbot, window):
+    close(qtbot, window)
+
+
+def test_while_a_source_is_opened(qtbot, window):
+    window.player.network.choose(EngineChoice(device="cpu"))
+    window.open("slow")
+    close(qtbot, window)
+
+
+def test_while_the_network_is_loaded(qtbot, window, loads, monkeypatch):
+    def load(choice):
+        time.sleep(0.8)
+        loads.append(stand_ins.StandInSegmenter(choice))
+        return loads[-1]
+
+    monkeypatch.setattr(window.player.network, "_load", load)
+    window.player.network.choose(EngineChoice(device="cpu"))
+    window.open("clip")
+    close(qtbot, window)
+    assert loads[0].closed, "what came too late is not left open"
+
+
+@pytest.mark.parametrize("spec", ["clip", "camera:0"])
+def test_playing(qtbot, start, spec):
+    close(qtbot, start(spec))
+
+
+def test_paused(qtbot, start):
+    window = start("clip")
+    window.player.toggle()
+    close(qtbot, window)
+
+
+def test_ended(qtbot, start):
+    window = start("short")
+    qtbot.waitUntil(lambda: window.player.phase is Phase.ENDED, timeout=WAIT_MS)
+    close(qtbot, window)
+
+
+def test_seeking(qtbot, start):
+    window = start("hangs-in-seek")
+    window.player.seek(1.0)
+    assert stand_ins.opened[-1].hangs.wait(5)
+    close(qtbot, window)
+
+
+def test_recording(qtbot, start, settings):
+    window = start("clip")
+    window.player.start_recording(settings.folder)
+    qtbot.waitUntil(lambda: window.player.recording is not None, timeout=WAIT_MS)
+    before = window.player.stats.frames_out
+    qtbot.waitUntil(lambda: window.player.stats.frames_out > before + 5, timeout=WAIT_MS)
+    close(qtbot, window)
+    assert [path.suffix for path in settings.folder.iterdir()] == [".mp4"], "it is finished, with nothing beside it"
+
+
+def test_changing_the_network(qtbot, start):
+    window = start("clip")
+    window.player.network.choose(EngineChoice(device="cpu", precision="bf16"))
+    close(qtbot, window)
+
+
+def test_after_an_error(qtbot, window):
+    window.player.network.choose(EngineChoice(device="cpu"))
+    window.open("nothing")
+    qtbot.waitUntil(lambda: window.player.phase is Phase.FAILED, timeout=WAIT_MS)
+    close(qtbot, window)
+
+
+def test_a_live_source_hangs(qtbot, start):
+    window = start("hangs-in-read")
+    assert stand_ins.opened[-1].hangs.wait(5)
+    close(qtbot, window)
+
+
+def test_a_live_source_hangs_for_good(qtbot, start):
+    window = start("hangs-for-good")
+    source = stand_ins.opened[-1]
+    assert source.hangs.wait(5)
+    try:
+        close(qtbot, window, left_behind=1)
+    finally:
+        source.free.set()
+    qtbot.waitUntil(lambda: not viewer_threads(), timeout=WAIT_MS)

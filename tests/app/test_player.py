@@ -1,0 +1,254 @@
+"""The player: what it shows, what it says, and that nothing makes it wait."""
+
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+from app.engine import EngineChoice
+from app.player import Phase
+from bsdnet.errors import BackendError, CheckpointError
+
+from . import stand_ins
+from .conftest import WAIT_MS
+
+
+@pytest.fixture
+def playing(qtbot, player):
+    """The player at work on a clip; pictures are fetched as a window does."""
+    player.frame_ready.connect(player.take)
+    player.network.choose(EngineChoice(device="cpu"))
+    player.open("clip")
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
+    return player
+
+
+def until_written(qtbot, player, frames: int) -> None:
+    start = player.stats.frames_out
+    qtbot.waitUntil(lambda: player.stats.frames_out >= start + frames, timeout=WAIT_MS)
+
+
+def test_opens_without_making_anybody_wait(qtbot, player):
+    player.network.choose(EngineChoice(device="cpu"))
+    began = time.perf_counter()
+    player.open("slow")
+    assert time.perf_counter() - began < 0.2
+    assert player.phase is Phase.OPENING
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
+
+
+def test_waits_for_the_network_if_that_comes_last(qtbot, player):
+    player.open("clip")
+    qtbot.wait(100)
+    assert player.phase is Phase.OPENING
+    player.network.choose(EngineChoice(device="cpu"))
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
+
+
+def test_only_what_was_opened_last_is_played(qtbot, player):
+    player.network.choose(EngineChoice(device="cpu"))
+    for spec in ("slow", "clip", "short"):
+        player.open(spec)
+    qtbot.waitUntil(lambda: player.phase is Phase.ENDED, timeout=WAIT_MS)
+    assert player.info.num_frames == 5
+    qtbot.wait(1200)  # until the slow one is there, which nobody wants any more
+    assert player.info.num_frames == 5
+
+
+def test_pauses_steps_and_plays_on(qtbot, playing):
+    playing.toggle()
+    assert playing.phase is Phase.PAUSED
+    qtbot.wait(100)
+    before = playing.stats.frames_out
+    playing.step()
+    qtbot.waitUntil(lambda: playing.stats.frames_out == before + 1, timeout=WAIT_MS)
+    qtbot.wait(100)
+    assert playing.stats.frames_out == before + 1
+    playing.toggle()
+    until_written(qtbot, playing, 5)
+
+
+def test_seeks_while_paused(qtbot, playing):
+    playing.toggle()
+    shown = []
+    playing.frame_ready.disconnect(playing.take)
+    playing.frame_ready.connect(lambda: shown.append(playing.take()))
+    playing.seek(50.0)
+    qtbot.waitUntil(lambda: any(one and one.result.frame.time_s == 50.0 for one in shown), timeout=WAIT_MS)
+    assert playing.phase is Phase.PAUSED
+
+
+def test_dragging_pauses_and_plays_on(playing):
+    playing.hold(True)
+    assert playing.phase is Phase.PAUSED
+    playing.hold(False)
+    assert playing.phase is Phase.PLAYING
+    playing.toggle()
+    playing.hold(True)
+    playing.hold(False)
+    assert playing.phase is Phase.PAUSED, "who had paused is not made to play"
+
+
+def test_ends_and_begins_again(qtbot, playing):
+    playing.open("short")
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+    playing.toggle()
+    assert playing.phase is Phase.PLAYING
+    qtbot.waitUntil(lambda: playing.stats.frames_out >= 10, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+
+
+def test_loops(qtbot, playing):
+    playing.loop = True
+    playing.open("short")
+    qtbot.waitUntil(lambda: playing.stats is not None and playing.stats.frames_out > 12, timeout=WAIT_MS)
+
+
+def test_says_what_cannot_be_opened(qtbot, player):
+    player.network.choose(EngineChoice(device="cpu"))
+    with qtbot.waitSignal(player.failed, timeout=WAIT_MS) as failed:
+        player.open("nothing.mp4")
+    assert failed.args[0].title == "There is no such file"
+    assert player.phase is Phase.FAILED
+
+
+def test_says_what_a_stream_failed_of(qtbot, player):
+    player.network.choose(EngineChoice(device="cpu"))
+    with qtbot.waitSignal(player.failed, timeout=WAIT_MS) as failed:
+        player.open("breaks")
+    assert "frame 5 is broken" in failed.args[0].text.lower()
+    player.open("clip")
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
+
+
+def test_says_that_a_live_stream_is_silent_and_that_it_is_back(qtbot, playing):
+    silences = []
+    playing.silent.connect(silences.append)
+    playing.open("camera:0")
+    qtbot.waitUntil(lambda: playing.info is not None and playing.info.live, timeout=WAIT_MS)
+    stand_ins.opened[-1].silent_s = 4.0
+    qtbot.waitUntil(lambda: silences[-1:] == [4.0], timeout=WAIT_MS)
+    stand_ins.opened[-1].silent_s = 0.0
+    qtbot.waitUntil(lambda: silences[-1:] == [0.0], timeout=WAIT_MS)
+    count = len(silences)
+    qtbot.wait(200)
+    assert len(silences) == count
+
+
+def test_a_live_stream_that_ends_is_said_to_have_ended(qtbot, playing):
+    playing.open("camera:0")
+    qtbot.waitUntil(lambda: playing.info is not None and playing.info.live, timeout=WAIT_MS)
+    with qtbot.waitSignal(playing.failed, timeout=WAIT_MS) as failed:
+        stand_ins.opened[-1].over = True
+    assert "ended" in failed.args[0].text
+
+
+def test_changes_the_network_while_it_plays(qtbot, playing, loads):
+    playing.network.choose(EngineChoice(device="cpu", size=(64, 96)))
+    qtbot.waitUntil(lambda: len(loads) == 2 and loads[0].closed, timeout=WAIT_MS)
+    assert playing.phase is Phase.PLAYING
+    assert not loads[1].closed
+    until_written(qtbot, playing, 3)
+    assert loads[1].outputs
+
+
+def test_changes_the_network_of_the_frame_that_is_shown(qtbot, playing, loads):
+    playing.toggle()
+    qtbot.wait(50)
+    playing.network.choose(EngineChoice(device="cpu", precision="bf16"))
+    qtbot.waitUntil(lambda: len(loads) == 2 and len(loads[1].outputs) == 1, timeout=WAIT_MS)
+    assert playing.phase is Phase.PAUSED
+
+
+def test_a_network_that_cannot_be_had_changes_nothing(qtbot, playing, loads, monkeypatch):
+    def fail(choice):
+        raise CheckpointError("there are no such weights")
+
+    monkeypatch.setattr(playing.network, "_load", fail)
+    with qtbot.waitSignal(playing.network.notice, timeout=WAIT_MS) as notice:
+        playing.network.choose(EngineChoice(weights="none"))
+    assert notice.args[0] == "There are no such weights. The network is unchanged."
+    assert playing.network.choice == EngineChoice(device="cpu")
+    until_written(qtbot, playing, 3)
+
+
+def test_a_network_that_fails_while_it_plays_steps_down(qtbot, player, loads):
+    player.frame_ready.connect(player.take)
+    player.network.choose(EngineChoice(device="cpu", backend="compile"))
+    player.open("clip")
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
+    with qtbot.waitSignal(player.network.notice, timeout=WAIT_MS) as notice:
+        loads[0].fails_of = BackendError("the compiler is gone")
+    assert notice.args[0] == "The compiler is gone. Going on with plain PyTorch."
+    until_written(qtbot, player, 3)
+    assert player.network.choice.backend == "eager"
+
+
+def test_a_network_with_nothing_below_ends_the_stream_in_words(qtbot, playing, loads):
+    with qtbot.waitSignal(playing.failed, timeout=WAIT_MS) as failed:
+        loads[0].fails_of = BackendError("broken")
+    assert failed.args[0].title == "The network cannot be run"
+
+
+def test_asks_for_confidence_only_while_somebody_looks(qtbot, playing, loads):
+    playing.want_confidence(False)
+    until_written(qtbot, playing, 5)
+    assert "confidence" not in loads[0].outputs[-1]
+    playing.want_confidence(True)
+    until_written(qtbot, playing, 5)
+    assert "confidence" in loads[0].outputs[-1]
+
+
+def video_times(path: Path) -> list[float]:
+    with av.open(str(path)) as container:
+        return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+
+
+def record(qtbot, player, folder: Path, during) -> Path:
+    player.start_recording(folder)
+    qtbot.waitUntil(lambda: player.recording is not None, timeout=WAIT_MS)
+    during()
+    with qtbot.waitSignal(player.recorded, timeout=WAIT_MS) as recorded:
+        player.stop_recording()
+    return recorded.args[0]
+
+
+def test_records_in_the_middle(qtbot, playing, tmp_path):
+    path = record(qtbot, playing, tmp_path, lambda: until_written(qtbot, playing, 10))
+    times = video_times(path)
+    assert len(times) >= 9
+    assert times[0] == 0.0
+    assert playing.recording is None
+    until_written(qtbot, playing, 3)
+
+
+def test_a_seek_leaves_no_gap_in_a_recording(qtbot, playing, tmp_path):
+    def during() -> None:
+        until_written(qtbot, playing, 5)
+        playing.seek(60.0)
+        until_written(qtbot, playing, 5)
+        playing.seek(1.0)
+        until_written(qtbot, playing, 5)
+
+    times = video_times(record(qtbot, playing, tmp_path, during))
+    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    assert max(gaps) < 0.5
+    assert min(gaps) > 0
+
+
+def test_what_was_recorded_is_kept_when_the_stream_is_closed(qtbot, playing, tmp_path):
+    playing.start_recording(tmp_path)
+    qtbot.waitUntil(lambda: playing.recording is not None, timeout=WAIT_MS)
+    until_written(qtbot, playing, 5)
+    with qtbot.waitSignal(playing.recorded, timeout=WAIT_MS) as recorded:
+        playing.close_stream()
+    assert len(video_times(recorded.args[0])) >= 4
+
+
+def test_says_why_nothing_is_recorded(qtbot, playing, tmp_path):
+    (tmp_path / "file").touch()
+    with qtbot.waitSignal(playing.notice, timeout=WAIT_MS) as notice:
+        playing.start_recording(tmp_path / "file")
+    assert notice.args[0].startswith("Nothing is recorded")
+    assert playing.recording is None
