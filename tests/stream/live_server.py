@@ -1,4 +1,4 @@
-"""A live server in a process of its own: `live_server.py http|tcp|udp PORT [--fps N] [--frames N] [--password P]`.
+"""A live server in a process of its own: `live_server.py http|tcp|udp PORT [options]`; `--help` lists them.
 
 Encodes stamped pictures in real time with PyAV and sends them as MPEG-TS to whoever connects (UDP: to the port). Writes
 its port to stdout as soon as it listens. Over HTTP, `/clip.mkv` is a recording of `--frames` pictures, of
@@ -37,8 +37,18 @@ def send(target: object, options: argparse.Namespace, container: str = "mpegts",
             yuv = np.frombuffer(planes, np.uint8).reshape(HEIGHT * 3 // 2, WIDTH)
             picture = av.VideoFrame.from_ndarray(yuv, format="yuv420p")
             picture.pts, picture.time_base = number, Fraction(1, options.fps)
-            output.mux(video.encode(picture))
+            packets = video.encode(picture)
+            if options.damage_every and number % options.damage_every == options.damage_every - 1:
+                packets = [damaged(packet) for packet in packets]
+            output.mux(packets)
         output.mux(video.encode(None))
+
+
+def damaged(packet: av.Packet) -> av.Packet:
+    """A packet of the same time whose slice ends in its header."""
+    other = av.Packet(bytes([0, 0, 0, 1, 0x41, 0xFF]) + bytes(50))
+    other.stream, other.pts, other.dts, other.time_base = packet.stream, packet.pts, packet.dts, packet.time_base
+    return other
 
 
 def http_server(options: argparse.Namespace) -> socketserver.BaseServer:
@@ -89,6 +99,7 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--frames", type=int, default=ENDLESS)
     parser.add_argument("--password", default="")
+    parser.add_argument("--damage_every", type=int, default=0)
     options = parser.parse_args()
     if options.kind == "udp":
         print(options.port, flush=True)

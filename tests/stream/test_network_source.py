@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,28 @@ class TestServers:
             assert source.signal.reconnects == (0 if kind == "udp" else 1)  # UDP knows no connection
         assert [frame.pts for frame in frames] == sorted({frame.pts for frame in frames})
         assert frames[-1].time_s - frames[0].time_s > source.signal.outage_s
+
+
+class TestConnection:
+    def test_damaged_packets_are_counted_and_the_others_shown(self, serve):
+        with NetworkSource(serve("tcp", damage_every=10).address(), POLICY) as source:
+            numbers = [read_stamp(source.read().rgb)[0] for _ in range(45)]
+            assert 2 <= source.lost_frames <= 12
+        assert not any(number % 10 == 9 for number in numbers[5:])
+        assert numbers == sorted(set(numbers))
+
+    def test_what_waited_to_be_read_is_older_or_left_out(self, serve, monkeypatch):
+        delays_s = iter([0.5] * 40 + [None] * 30 + [0.7] * 1000)
+        monkeypatch.setattr("bsdnet.stream.arrival.Backlog.delay_s", lambda *_, **__: next(delays_s))
+        with NetworkSource(serve("tcp").address(), POLICY) as source:
+            ages_s, numbers = [], []
+            for _ in range(40):
+                frame = source.read()
+                ages_s.append(time.perf_counter() - frame.captured_at_s)
+                numbers.append(read_stamp(frame.rgb)[0])
+        assert ages_s[0] >= 0.5
+        assert ages_s[-1] >= 0.7
+        assert max(later - earlier for earlier, later in pairwise(numbers)) >= 30
 
 
 class TestStalls:
