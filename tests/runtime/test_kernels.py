@@ -162,6 +162,24 @@ def test_the_confidence_of_distant_logits_does_not_overflow(kernels):
     assert confidence.unique().tolist() == [round(255 / (2 + 2.718281828**-1))]
 
 
+def test_no_program_writes_rows_of_another(kernels, monkeypatch):
+    """They would be overwritten one way or the other: the programs of a GPU run in any order."""
+
+    class FirstBands:
+        def __init__(self, kernel):
+            self.kernel = kernel
+
+        def __getitem__(self, grid):
+            return self.kernel[(grid[0], 2, grid[2])]
+
+    monkeypatch.setattr(kernels, "_decide_kernel", FirstBands(kernels._decide_kernel))
+    labels = torch.full((44, 24), 255, dtype=torch.uint8, device=DEVICE)
+    kernels.decide(smooth_logits((4, 3)), labels)  # 11 rows a band, so that the tiles are not full
+    written = (labels != 255).any(1).nonzero()
+    assert written.flatten().tolist() == list(range(5 + 11))  # the first band is half as high
+    assert (labels[: 5 + 11] != 255).all()
+
+
 STYLES = [
     RenderStyle(legend=False),
     RenderStyle(legend=False, alpha=0.3, only=frozenset({0, 2, 3, 5, 8})),
