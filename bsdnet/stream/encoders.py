@@ -44,7 +44,6 @@ _CRF = {  # best, worst, default
 }
 _WEBM = ("libvpx-vp9", "libsvtav1")
 _NOT_H264 = {"webm": ("libvpx-vp9", ".webm"), "avi": ("mpeg4", ".avi")}
-_QP_TO_LAMBDA = 118  # FFmpeg's unit of quality
 _BITS_PER_PIXEL = 0.12  # where an encoder knows a bit rate only
 _PROBE_PICTURES = 5
 _PROBE_MAX_ERROR = 12.0  # grey levels; a picture of garbage is off by some 60
@@ -204,7 +203,8 @@ def _webm_encoder(settings: EncoderSettings) -> Encoder:
 
 def _avi_encoder(settings: EncoderSettings) -> Encoder:
     """MPEG-4, which all that play AVI know; H.264 in an AVI is shown a frame late, because its times are guessed."""
-    options = {"flags": "+qscale", "global_quality": str(_crf(settings, "mpeg4") * _QP_TO_LAMBDA)}
+    quantiser = str(_crf(settings, "mpeg4"))
+    options = {"qmin": quantiser, "qmax": quantiser}  # its rate control, left without a choice
     return Encoder(codec="mpeg4", options=options, tag="XVID", why="it is what players expect in an .avi")
 
 

@@ -240,17 +240,29 @@ class TestFileSink:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize(("suffix", "sound_s"), [(".mp4", 0.0), (".mp4", 1.0), (".mov", 30.0), (".mkv", 1.0)])
-def test_a_kill_costs_at_most_a_second(tmp_path: Path, suffix: str, sound_s: float) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "sound", "sound_s", "kill_at"),
+    [
+        (".mp4", None, 0.0, 100),
+        (".mp4", "aac", 1.0, 77),
+        (".mov", "aac", 30.0, 131),
+        (".mkv", "aac", 1.0, 60),
+        (".webm", "libopus", 1.0, 93),
+        (".avi", "aac", 1.0, 48),
+    ],
+)
+def test_a_kill_costs_at_most_a_second(
+    tmp_path: Path, suffix: str, sound: str | None, sound_s: float, kill_at: int
+) -> None:
     # Sound that ends before the pictures must not make the muxer wait for more of it.
-    sound = write_clip(tmp_path / "sound.mp4", [numbered(1)] * 3, sound="aac" if sound_s else None, sound_s=sound_s)
+    with_sound = write_clip(tmp_path / "sound.mp4", [numbered(1)] * 3, sound=sound, sound_s=sound_s)
     out = tmp_path / f"out{suffix}"
-    command = [sys.executable, "-c", ENDLESS_WRITER, str(out), str(sound) if sound_s else ""]
+    command = [sys.executable, "-c", ENDLESS_WRITER, str(out), str(with_sound) if sound else ""]
     root = Path(__file__).parents[2]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as writer:
         for line in writer.stdout:
             written = int(line)
-            if written == 100:
+            if written == kill_at:
                 writer.send_signal(signal.SIGKILL)
                 break
     assert not out.exists()
@@ -305,7 +317,7 @@ sink.abort()
 
 def lead_in(path: Path) -> float:
     """How far everything was moved so that a lead-in of sound begins at zero: Matroska knows no time before."""
-    return max(decoded_times(path)[0], 0.0) if ".mkv" in path.name else 0.0
+    return max(decoded_times(path)[0], 0.0) if ".mkv" in path.name or ".webm" in path.name else 0.0
 
 
 def retimed(shown: StreamResult, time_s: float) -> Frame:

@@ -1,0 +1,229 @@
+"""Several sources into a folder."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cli import run as run_module
+from cli.batch import run_batch
+from cli.journal import NAME, Journal
+from tests.cli.conftest import SIZE, Result, Run
+from tests.stream.media import decoded_times, numbered, write_clip
+
+HEADING = "file frames lost fps result"
+
+
+@pytest.fixture
+def clips(tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with `a.mp4`, `b.mkv` and `sub/a.mp4`, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    Path("sub").mkdir()
+    shutil.copy(clip, "a.mp4")
+    write_clip(Path("b.mkv"), [np.full((*SIZE, 3), 9, np.uint8)] * 3)
+    write_clip(Path("sub/a.mp4"), [np.full((*SIZE, 3), 9, np.uint8)] * 2)
+    return tmp_path
+
+
+def rows(result: Result) -> list[list[str]]:
+    """The table's lines, after its heading, in words."""
+    lines = result.stdout.splitlines()
+    heading = next(
+        number for number, line in enumerate(lines) if line.split() == ["file", "frames", "lost", "fps", "result"]
+    )
+    return [line.split() for line in lines[heading + 1 :]]
+
+
+def outputs(folder: str | Path = "out") -> set[str]:
+    return {path.name for path in Path(folder).iterdir()} - {NAME}
+
+
+def test_each_source_becomes_a_file_of_its_own(run: Run, clips: Path):
+    result = run("a.mp4", "b.mkv", "sub/a.mp4", "demo", "-o", "out/", "--frames", 4)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert outputs() == {"a.mp4", "b.mkv", "sub-a.mp4", "demo.mp4"}
+    frames = {name: len(decoded_times(Path("out") / name)) for name in outputs()}
+    assert frames == {"a.mp4": 4, "b.mkv": 3, "sub-a.mp4": 2, "demo.mp4": 4}
+    assert [(row[0], row[1], row[2], row[4]) for row in rows(result)] == [
+        ("a.mp4", "4", "0", "out/a.mp4"),
+        ("b.mkv", "3", "0", "out/b.mkv"),
+        ("sub/a.mp4", "2", "0", "out/sub-a.mp4"),
+        ("demo", "4", "0", "out/demo.mp4"),
+    ]
+    assert all(float(row[3]) > 0 for row in rows(result))
+    assert [line.split(":")[0] for line in result.stdout.splitlines()[:4]] == [
+        "[1/4] a.mp4", "[2/4] b.mkv", "[3/4] sub/a.mp4", "[4/4] demo",
+    ]  # fmt: skip
+
+
+def test_the_network_is_loaded_once_and_not_at_all_if_everything_is_done(
+    run: Run, clips: Path, monkeypatch: pytest.MonkeyPatch
+):
+    load, loaded = run_module._load_segmenter, []
+    monkeypatch.setattr(run_module, "_load_segmenter", lambda options: loaded.append(1) or load(options))
+    assert run("a.mp4", "b.mkv", "-o", "out/").exit_code == 0
+    assert loaded == [1]
+    result = run("a.mp4", "b.mkv", "-o", "out")
+    assert (result.exit_code, loaded) == (0, [1])
+    assert [row[4:] for row in rows(result)] == [
+        [f"out/{name}", "was", "done", "before"] for name in ("a.mp4", "b.mkv")
+    ]
+    assert [row[1] for row in rows(result)] == ["5", "3"]
+
+
+class TestDoneBefore:
+    """What counts as done; a change makes it to be done again, which -y allows."""
+
+    @pytest.fixture(autouse=True)
+    def done(self, run: Run, clips: Path) -> None:
+        self.run = run
+        assert run("a.mp4", "-o", "out/").exit_code == 0
+        self.before = Path("out/a.mp4").stat().st_mtime_ns
+
+    def is_redone(self, *arguments: str) -> bool:
+        result = self.run("a.mp4", "-o", "out/", "-y", *arguments)
+        assert result.exit_code == 0
+        return Path("out/a.mp4").stat().st_mtime_ns != self.before
+
+    def test_nothing_changed(self) -> None:
+        assert not self.is_redone()
+
+    def test_options_without_effect(self) -> None:
+        assert not self.is_redone("--backend", "eager", "--hwaccel", "none")
+
+    def test_another_option(self) -> None:
+        assert self.is_redone("--alpha", "0.7")
+
+    def test_another_source(self) -> None:
+        os.utime("a.mp4", ns=(1, 1))
+        assert self.is_redone()
+
+    def test_output_is_cut_off(self) -> None:
+        with Path("out/a.mp4").open("r+b") as file:
+            file.truncate(1000)
+        assert self.is_redone()
+
+    def test_output_is_gone(self) -> None:
+        Path("out/a.mp4").unlink()
+        assert self.is_redone()
+
+    def test_without_y_an_output_that_is_out_of_date_is_kept(self) -> None:
+        result = self.run("a.mp4", "-o", "out/", "--alpha", "0.7")
+        assert result.exit_code == 1
+        assert "out/a.mp4 exists already" in result.stdout
+        assert Path("out/a.mp4").stat().st_mtime_ns == self.before
+
+    def test_a_line_that_was_not_finished(self) -> None:
+        with Path("out", NAME).open("a") as file:
+            file.write('{"source": "/x')
+        assert not self.is_redone()
+
+    def test_a_source_of_the_same_name_gets_another(self) -> None:
+        assert self.run("sub/a.mp4", "-o", "out/").exit_code == 0
+        assert outputs() == {"a.mp4", "sub-a.mp4"}
+        assert Path("out/a.mp4").stat().st_mtime_ns == self.before
+
+    def test_the_same_source_twice_is_one(self) -> None:
+        result = self.run("b.mkv", "./b.mkv", str(Path("b.mkv").absolute()), "-o", "out/")
+        assert len(rows(result)) == 1
+
+
+def test_a_failure_does_not_stop_the_others_and_wins_over_losses(run: Run, clips: Path):
+    Path("bad.mp4").write_bytes(b"no video")
+    Path("images").mkdir()
+    for number in range(2):
+        shutil.copy(_png(clips), f"images/{number}.png")
+    Path("images/2.png").write_bytes(b"broken")
+    result = run("bad.mp4", "images", "none.mp4", "a.mp4", "-o", "out/")
+    assert result.exit_code == 1
+    found = rows(result)
+    assert [row[0] for row in found] == ["bad.mp4", "images", "none.mp4", "a.mp4"]
+    assert [row[1:3] for row in found] == [["0", "0"], ["2", "1"], ["0", "0"], ["5", "0"]]
+    assert [row[3] for row in found if row[1] == "0"] == ["failed:", "failed:"]
+    assert outputs() == {"images.mp4", "a.mp4"}
+    lossy = run("images", "a.mp4", "-o", "out/")
+    assert lossy.exit_code == 3, "what was lost stays lost, even if it was done before"
+    assert "was done before" in lossy.stdout
+
+
+def test_masks_go_into_folders_of_their_own(run: Run, clips: Path):
+    assert run("a.mp4", "b.mkv", "-o", "out/", "--masks", "masks").exit_code == 0
+    assert {path.name: len(list(path.iterdir())) for path in Path("masks").iterdir()} == {"a": 5, "b": 3}
+
+
+def test_an_input_is_never_written_over(run: Run, clips: Path):
+    before = Path("a.mp4").read_bytes()
+    result = run("a.mp4", "-o", ".", "-y")
+    assert (result.exit_code, Path("a.mp4").read_bytes()) == (1, before)
+    assert "is the input" in result.stdout
+
+
+def test_weights_that_cannot_be_loaded_stop_everything(run: Run, clips: Path):
+    result = run("a.mp4", "b.mkv", "-o", "out/", "--weights", "none.safetensors")
+    assert result.exit_code == 1
+    assert "none.safetensors" in result.stderr
+    assert outputs() == set()
+
+
+def test_a_programming_error_is_not_taken_for_a_bad_source(clips: Path):
+    def broken(options: dict[str, object]) -> None:
+        raise ZeroDivisionError
+
+    options = {"masks": None, "weights": None}
+    with pytest.raises(ZeroDivisionError):
+        run_batch(["a.mp4"], Path("out"), options, broken)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_finishes_the_current_source_and_leaves_out_the_rest(weights: Path, tmp_path: Path):
+    for name in ("one.mp4", "two.mp4"):
+        write_clip(tmp_path / name, [numbered(1)] * 4000, options={"preset": "ultrafast"})
+    command = [sys.executable, "-m", "cli.run", "one.mp4", "two.mp4", "-o", "out/", "--weights", str(weights)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [*command, "--device", "cpu"], stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as process:
+        assert _eventually(lambda: _size(tmp_path / "out/one.mp4.part") > 20_000)
+        process.send_signal(signal.SIGINT)
+        stdout, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert outputs(tmp_path / "out") == {"one.mp4"}
+    assert 0 < len(decoded_times(tmp_path / "out/one.mp4")) < 4000
+    assert stdout.splitlines()[-1].startswith("one.mp4 ")
+    assert Journal(tmp_path / "out").entries == {}, "half a video is not done"
+
+
+def test_the_journal_is_json_line_by_line(run: Run, clips: Path):
+    run("a.mp4", "b.mkv", "-o", "out/")
+    entries = [json.loads(line) for line in Path("out", NAME).read_text().splitlines()]
+    assert [(entry["source"], entry["frames"], entry["lost"]) for entry in entries] == [
+        (str(clips / "a.mp4"), 5, 0),
+        (str(clips / "b.mkv"), 3, 0),
+    ]
+
+
+def _png(folder: Path) -> Path:
+    import cv2
+
+    path = folder / "grey.png"
+    cv2.imwrite(str(path), np.full((*SIZE, 3), 9, np.uint8))
+    return path
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _eventually(condition: Callable[[], bool]) -> bool:
+    deadline_s = time.monotonic() + 60
+    while not condition() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return condition()
