@@ -24,8 +24,6 @@ from bsdnet.stream.receiver import DEFAULT_POLICY, LivePicture, ReconnectPolicy
 SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp", "rtmps", "srt")
 """Schemes of addresses that can be read; srt only where PyAV's FFmpeg was built with it, which PyPI's wheel is not."""
 
-# What a server may make FFmpeg open: never a file of this machine.
-_PROTOCOLS = "rtsp,rtsps,rtp,srtp,http,https,httpproxy,tcp,tls,udp,rtmp,rtmps,rtmpt,rtmpts,ffrtmphttp,srt,crypto,data"
 _ANALYSE_US = "500000"  # what comes meanwhile is shown late, and FFmpeg would look for further streams for seconds
 _MAX_DAMAGED_IN_A_ROW = 100
 _MAX_IN_DECODER = 64
@@ -78,8 +76,7 @@ class _NetworkConnection:
         self._container = _open(address, policy)
         try:
             self._stream = _video_stream(self._container)
-            self._stream.thread_type = "SLICE"  # threads by frame hold back a frame each
-            self._stream.codec_context.flags |= Flags.low_delay
+            self._stream.codec_context.flags |= Flags.low_delay  # no threads that hold back a frame each
             self._time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
             self.is_recording = bool(self._container.duration)
             self.fps = _fps(self._stream)
@@ -172,7 +169,7 @@ def _options(address: str, policy: ReconnectPolicy) -> dict[str, str]:
     """FFmpeg's options: low delay, and time-outs beside PyAV's own."""
     scheme = address.partition("://")[0].lower()
     timeout_us = str(round(policy.silence_s * 1_000_000))
-    options = {"protocol_whitelist": _PROTOCOLS, "analyzeduration": _ANALYSE_US}
+    options = {"analyzeduration": _ANALYSE_US}
     if scheme in ("rtsp", "rtsps"):
         return options | {"rtsp_flags": "prefer_tcp", "timeout": timeout_us}
     if scheme == "udp":

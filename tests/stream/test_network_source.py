@@ -19,6 +19,7 @@ from bsdnet.stream.receiver import ReconnectPolicy
 from bsdnet.stream.source import open_source
 
 from .fakes import FakeSegmenter, FakeSink, eventually
+from .media import numbered, write_clip
 from .running import timed_stop
 from .servers import Server, serving
 from .stamped import HEIGHT, WIDTH, clock_ms, read_stamp
@@ -223,10 +224,8 @@ class TestAddresses:
             open_source("gopher://me:secret@host/1")
 
     def test_local_files_are_out_of_a_servers_reach(self, tmp_path):
-        (tmp_path / "secret.txt").write_text("#EXTM3U\n")
-        playlist = (
-            f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{tmp_path}/secret.txt\n#EXT-X-ENDLIST\n".encode()
-        )
+        clip = write_clip(tmp_path / "secret.ts", [numbered(number) for number in range(20)])
+        playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile://{clip}\n#EXT-X-ENDLIST\n".encode()
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def answer() -> None:
