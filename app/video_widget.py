@@ -273,7 +273,7 @@ class VideoWidget(QWidget):
     def mousePressEvent(self, event: QMouseEvent) -> None:
         """Begin to drag, or to click."""
         if event.button() == Qt.MouseButton.LeftButton:
-            self._pressed = event.position()
+            self._pressed = self._mouse = event.position()
             self._dragging = False
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:

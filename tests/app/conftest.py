@@ -46,10 +46,11 @@ def player(qtbot: QtBot, loads: list[StandInSegmenter]) -> Iterator[Player]:
         return loads[-1]
 
     player = Player(open_stand_in, load)
+    ended: list[bool] = []
+    player.closed.connect(ended.append)
     yield player
-    with qtbot.waitSignal(player.closed, timeout=WAIT_MS, raising=False) as closed:
-        player.shutdown()
-    assert closed.signal_triggered or not viewer_threads()
+    player.shutdown()
+    qtbot.waitUntil(lambda: bool(ended), timeout=WAIT_MS)
 
 
 @pytest.fixture

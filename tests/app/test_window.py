@@ -246,7 +246,7 @@ def test_changes_the_network_in_the_panel(qtbot, start, loads):
     box.setCurrentIndex(box.findText("1024 x 512"))
     box.activated.emit(box.currentIndex())
     qtbot.waitUntil(lambda: "1024 x 512" in window.engine.status.text(), timeout=WAIT_MS)
-    assert loads[0].closed
+    qtbot.waitUntil(lambda: loads[0].closed, timeout=WAIT_MS)
     assert window.player.phase is Phase.PLAYING
 
 
@@ -257,7 +257,7 @@ def test_opens_what_is_dropped(qtbot, window, tmp_path):
     event = QDropEvent(
         QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
-    QApplication.sendEvent(window, event)
+    window.dropEvent(event)
     assert window.player.spec == str(tmp_path / "street.mp4")
 
 

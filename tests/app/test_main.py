@@ -1,0 +1,93 @@
+"""The command: its options, and that its process ends."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import app.main
+from app.engine import EngineChoice
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """What the command would have shown."""
+    calls = []
+    monkeypatch.setattr(app.main, "run", lambda spec, choice: calls.append((spec, choice)) or 0)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spec", "choice"),
+    [
+        ([], None, EngineChoice()),
+        (["street.mp4"], "street.mp4", EngineChoice()),
+        (["--camera", "0"], "camera:0", EngineChoice()),
+        (["--size", "640x352"], None, EngineChoice(size=(352, 640))),
+        (["--size", "seg50"], None, EngineChoice(size=(512, 1024))),
+        (
+            ["demo", "--weights", "s", "--device", "cpu", "--backend", "eager", "--precision", "bf16"],
+            "demo",
+            EngineChoice(weights="s", device="cpu", backend="eager", precision="bf16"),
+        ),
+    ],
+)
+def test_options(ran, arguments, spec, choice):
+    result = CliRunner().invoke(app.main.cli, arguments)
+    assert result.exit_code == 0, result.output
+    assert ran == [(spec, choice)]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["a.mp4", "--camera", "0"], ["--size", "640"], ["--size", "31x400"], ["--camera", "-1"]]
+)
+def test_wrong_usage(ran, arguments):
+    assert CliRunner().invoke(app.main.cli, arguments).exit_code == 2
+    assert not ran
+
+
+def test_every_option_is_explained():
+    for option in app.main.cli.params:
+        if isinstance(option, click.Option):
+            assert option.help
+
+
+def test_without_a_screen_it_says_so(monkeypatch, capsys):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    with pytest.raises(SystemExit) as ended:
+        app.main.main([])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("bsdnet-view: error: there is no screen")
+
+
+HANGS = """
+import sys, threading, time
+import app.main
+from PySide6.QtCore import QTimer
+
+def begin(window, spec, choice):
+    window.player.network._load = lambda choice: threading.Event().wait()  # as in a compiler that takes minutes
+    window.player.network.choose(choice)
+    QTimer.singleShot(300, lambda: (print(time.time(), flush=True), window.close()))
+
+app.main._begin = begin
+app.main.main([])
+"""
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path):
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(tmp_path)}
+    process = subprocess.run(
+        [sys.executable, "-c", HANGS], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert process.returncode == 0, process.stderr
+    assert time.time() - float(process.stdout) < 4.0
