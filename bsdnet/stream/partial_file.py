@@ -1,6 +1,7 @@
 """Files that get their name when they are finished, and what may be written where."""
 
 import contextlib
+import errno
 import io
 import os
 import shlex
@@ -93,8 +94,12 @@ class PartialFile:
         Raises:
             FileNotFoundError: it has, with its folder or without.
         """
-        if self._file is None or not os.path.samestat(os.fstat(self._file.fileno()), self.path.stat()):
-            raise FileNotFoundError(2, "it was removed or renamed while it was written", str(self.path))
+        try:
+            is_there = self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise FileNotFoundError(errno.ENOENT, "it was removed or renamed while it was written", str(self.path))
 
     def commit(self) -> None:
         """Give the file its name, so that it survives a loss of power.

@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -136,3 +137,42 @@ def unwritable_dir() -> Iterator[Path]:
             if is_root:
                 os.setresuid(0, 0, 0)
             folder.chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let go of folders that are written to")
+class TestVanishedFolder:
+    @pytest.fixture(autouse=True)
+    def look_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("bsdnet.stream.video_file._LOOK_EVERY_S", 0.0)
+
+    def begin(self, folder: Path) -> FileSink:
+        folder.mkdir()
+        sink = FileSink(folder / "out.mp4")
+        sink.open(INFO)
+        sink.write(result(0))
+        return sink
+
+    def test_it_is_noticed_while_frames_come(self, tmp_path: Path) -> None:
+        sink = self.begin(tmp_path / "usb")
+        shutil.rmtree(tmp_path / "usb")
+        with pytest.raises(SinkError, match=r"usb/out\.mp4 cannot be written: it was removed or renamed") as caught:
+            sink.write(result(1))
+        assert "what was written" not in str(caught.value)
+        sink.abort()
+
+    def test_a_folder_that_was_renamed_keeps_what_was_written(self, tmp_path: Path) -> None:
+        sink = self.begin(tmp_path / "usb")
+        (tmp_path / "usb").rename(tmp_path / "moved")
+        with pytest.raises(SinkError, match="removed or renamed"):
+            sink.finish()
+        sink.abort()
+        assert decoded_times(tmp_path / "moved" / "out.mp4.part") == [0]
+
+    def test_another_file_of_that_name_is_not_taken_for_ours(self, tmp_path: Path) -> None:
+        sink = self.begin(tmp_path / "usb")
+        (tmp_path / "usb" / "out.mp4.part").unlink()
+        (tmp_path / "usb" / "out.mp4.part").write_bytes(b"another's")
+        with pytest.raises(SinkError, match="removed or renamed"):
+            sink.finish()
+        sink.abort()
+        assert snapshot(tmp_path) == {"usb/out.mp4.part": b"another's"}
