@@ -1,10 +1,25 @@
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 
 from bsdnet.demo_scene import DemoScene
+
+LOGGERS_OF_COMMANDS = [logging.getLogger(name) for name in (None, "bsdnet", "cli", "bsdnet.runtime.engine_cache")]
+
+
+@pytest.fixture(autouse=True)
+def restored_logging() -> Iterator[None]:
+    """Undo what a command sets up for its whole process."""
+    levels = [logger.level for logger in LOGGERS_OF_COMMANDS]
+    handlers = logging.root.handlers.copy()
+    yield
+    for logger, level in zip(LOGGERS_OF_COMMANDS, levels, strict=True):
+        logger.setLevel(level)
+    logging.root.handlers[:] = [handler for handler in logging.root.handlers if handler in handlers]
 
 
 @pytest.fixture(scope="session")
