@@ -57,7 +57,7 @@ def picture_of(size, seed, encoding=None):
         return Picture(planes=(rgb,))
     padded = np.pad(rgb, ((0, 0), (0, 10), (0, 0)))  # as decoders lay rows out
     chroma = (padded[::2, ::2, channel].copy()[:, : size[1] // 2] for channel in (1, 2))
-    return Picture(planes=(padded[..., 0][:, : size[1]], *chroma), encoding=encoding)
+    return Picture(planes=(padded[..., 0].copy()[:, : size[1]], *chroma), encoding=encoding)
 
 
 def job_of(seed, size=(48, 64), encoding=None, outputs=("labels", "confidence", "rendered"), renderer=OVERLAY):
