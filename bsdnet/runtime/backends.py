@@ -117,8 +117,8 @@ class Network:
         """
         with torch.inference_mode(), _own_stream(self._target.device):
             run = self._run_for(size)
-            for _ in _thread_counts(self._target.device):
-                run(self._target.example(size))
+            if self._target.device.type == "cpu":  # on a GPU, building has warmed it up, and others may be using it
+                _warm_up(run, self._target.example(size))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map a normalised picture `(1, 3, h, w)` to logits `(1, C, ceil(h/8), ceil(w/8))`.
@@ -184,13 +184,12 @@ def _own_stream(device: torch.device) -> Iterator[None]:
     stream.synchronize()
 
 
-def _thread_counts(device: torch.device) -> Iterator[int]:
-    """Set the numbers of threads that the CPU's runner uses, one after the other: oneDNN sets itself up for each."""
+def _warm_up(run: Run, x: Tensor) -> None:
+    """Run with each number of threads that the CPU's runner uses: oneDNN sets itself up for each."""
     threads = torch.get_num_threads()
-    counts = {threads, max(1, threads // 2)} if device.type == "cpu" else {threads}
     try:
-        for count in sorted(counts):
+        for count in sorted({threads, max(1, threads // 2)}):
             torch.set_num_threads(count)
-            yield count
+            run(x)
     finally:
         torch.set_num_threads(threads)

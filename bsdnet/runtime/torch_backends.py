@@ -96,6 +96,8 @@ class Eager:
     def build(self, size: Size) -> Run:
         """Give the network itself; on the CPU it is rewritten at the first size and runs at all others."""
         if self._target.device.type != "cpu":
+            with failing_as("eager"):
+                self._target.model(self._target.example(size))  # libraries choose their algorithms
             return self._target.model
         if self._packed is None:
             self._packed = pack_convolutions(self._target.model, self._target.example(size))
