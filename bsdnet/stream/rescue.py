@@ -77,10 +77,11 @@ def _remux(file: BinaryIO, saved: BinaryIO, container: str) -> list[Fraction]:
     """Copy the packets of pictures and sound; gives the times of the pictures in seconds."""
     times = []
     with av.open(file, "r") as source, av.open(saved, "w", format=container) as output:
-        streams = [*source.streams.video[:1], *source.streams.audio]
+        videos = source.streams.video[:1]
+        streams = [*videos, *source.streams.audio]
         targets = {stream.index: output.add_stream_from_template(stream) for stream in streams}
-        for stream in streams:  # the container is the same, and so is what it calls the formats
-            targets[stream.index].codec_context.codec_tag = stream.codec_context.codec_tag
+        for video in videos:  # the container is the same, and so is what it calls the format
+            targets[video.index].codec_context.codec_tag = video.codec_context.codec_tag
         output.metadata.update(source.metadata)
         for packet in iter_packets(source, streams):
             time = packet.dts if packet.pts is None else packet.pts

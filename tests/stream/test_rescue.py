@@ -15,7 +15,7 @@ from bsdnet.stream.source import FileSource
 from .media import INFO, decoded_times, numbered, result, snapshot, sound_packets, write_clip
 
 FRAMES = 75
-FORMATS = [(".mp4", "aac"), (".mov", "aac"), (".mkv", "aac"), (".webm", "libopus"), (".avi", "ac3")]
+FORMATS = [(".mp4", "aac"), (".mov", "aac"), (".mkv", "aac"), (".webm", "libopus"), (".avi", "aac")]
 
 
 def left_over(folder: Path, suffix: str, sound: str | None = None) -> Path:
