@@ -27,6 +27,9 @@ _ICONS = {
     "theme": "theme",
     "help": "help",
 }
+NEED_PICTURE = ("save", "save-original", "copy", "copy-original", "record", "fit", "play", "step")
+"""Commands that are there while there is a picture."""
+
 _CHECKABLE = ("sidebar", "loop")
 
 

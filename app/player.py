@@ -3,7 +3,6 @@
 import contextlib
 import logging
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from app.engine import Engine, Load, load_segmenter
 from app.engine_holder import EngineHolder
 from app.jobs import Jobs
 from app.naming import new_path
+from app.phase import Phase
 from app.problems import Problem, source_problem, stream_problem
 from app.recorder import Recorder
 from app.view_geometry import ViewGeometry
@@ -29,26 +29,12 @@ if TYPE_CHECKING:  # they import PyTorch, which the window does not wait for
 
 logger = logging.getLogger(__name__)
 
-SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Speeds of playback."""
 CLOSE_S = 2.0
 """The longest that closing takes; what hangs in a driver for longer is left behind."""
 
 _POLL_MS = 50
 
 OpenSource = Callable[[str], VideoSource]
-
-
-class Phase(Enum):
-    """What the player is doing."""
-
-    EMPTY = "empty"
-    OPENING = "opening"
-    PLAYING = "playing"
-    PAUSED = "paused"
-    ENDED = "ended"
-    """At the end of a file; playing begins it again."""
-    FAILED = "failed"
 
 
 def _open_source(spec: str) -> VideoSource:
@@ -135,11 +121,6 @@ class Player(QObject):
         """The file that is being recorded."""
         return self._recording
 
-    @property
-    def speed(self) -> float:
-        """Seconds of a file played in one second."""
-        return self._speed
-
     def _tell_of_frame(self) -> None:
         """Pass on, from the composer's thread, that there is a picture."""
         with contextlib.suppress(RuntimeError):  # Qt's half of this object is gone
@@ -190,6 +171,13 @@ class Player(QObject):
         if self._phase is Phase.PAUSED:
             self._command(lambda pipeline: pipeline.step(), Phase.PAUSED)
 
+    def step_back(self) -> None:
+        """Show the frame before, if the stream can be sought in; pauses first."""
+        if self._phase is Phase.PLAYING:
+            self.toggle()
+        if self._info is not None and self._info.fps > 0:
+            self.seek_by(-1 / self._info.fps)
+
     def seek(self, time_s: float) -> None:
         """Go to a time of the file in seconds."""
         if self._info is None or not self._info.seekable:
@@ -205,6 +193,11 @@ class Player(QObject):
             self._plays_on = self._phase is Phase.PLAYING
         if self._plays_on and (self._phase is Phase.PLAYING) == held:
             self.toggle()
+
+    def _label_anew(self) -> None:
+        """Have the frame that is shown go through the network again."""
+        if self._phase is Phase.PAUSED:
+            self.seek(self._position_s)
 
     def seek_by(self, seconds: float) -> None:
         """Go back or ahead."""
@@ -225,7 +218,7 @@ class Player(QObject):
         """Have confidences computed or not: they are seen at the cursor only."""
         self.network.want_confidence(wanted)
         if wanted:
-            self._show_again()
+            self._label_anew()
 
     def _engine_replaced(self, old: Engine | None, new: Engine) -> None:
         if self._pipeline is None or old is None:
@@ -238,12 +231,7 @@ class Player(QObject):
         except BsdnetError:  # the stream has just ended
             self.network.give_up(old)
         else:
-            self._show_again()
-
-    def _show_again(self) -> None:
-        """Have the frame that is shown labelled anew."""
-        if self._phase is Phase.PAUSED:
-            self.seek(self._position_s)
+            self._label_anew()
 
     # Recording
 
@@ -330,7 +318,8 @@ class Player(QObject):
         if pipeline is None or self._info is None:
             return
         if pipeline.state.ended:
-            self._stream_ended(pipeline.error)
+            ended = SourceError("the stream has ended: its sender sends no more")
+            self._fail(stream_problem(self._spec, pipeline.error or ended))
         elif self._phase is Phase.PLAYING and pipeline.state.value == "paused" and pipeline.at_end:
             if self.loop:
                 self._restart()
@@ -341,11 +330,6 @@ class Player(QObject):
             if silent_s or self._silent:
                 self._silent = silent_s > 0
                 self.silent.emit(silent_s)
-
-    def _stream_ended(self, error: BaseException | None) -> None:
-        if error is None:
-            error = SourceError("the stream has ended: its sender sends no more")
-        self._fail(stream_problem(self._spec, error))
 
     def _restart(self) -> None:
         def begin_again(pipeline: "StreamPipeline") -> None:

@@ -37,6 +37,7 @@ COMMANDS: tuple[Command, ...] = (
     _command("Open", "quit", "Quit", "Ctrl+Q"),
     _command("Play", "play", "Play or pause", "Space", "K"),
     _command("Play", "step", "Next frame", "."),
+    _command("Play", "step-back", "Frame before", ","),
     _command("Play", "back", "Back 5 s", "Left"),
     _command("Play", "ahead", "Ahead 5 s", "Right"),
     _command("Play", "restart", "To the beginning", "Home"),
@@ -94,6 +95,7 @@ class ShortcutSheet(QDialog):
         halves = (groups[:2] + groups[3:4], groups[2:3], groups[4:])
         for half in halves:
             column = QVBoxLayout()
+            column.setSpacing(0)
             for group in half:
                 column.addLayout(_group(group))
                 column.addSpacing(18)
@@ -123,6 +125,7 @@ def _group(group: str) -> QGridLayout:
         grid.addWidget(key, number, 1, Qt.AlignmentFlag.AlignRight)
     grid.setColumnStretch(0, 1)
     grid.setHorizontalSpacing(24)
+    grid.setVerticalSpacing(4)
     return grid
 
 

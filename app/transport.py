@@ -17,7 +17,7 @@ from PySide6.QtWidgets import (
 
 from app.choice import Choice
 from app.icons import icon
-from app.player import SPEEDS, Phase
+from app.phase import SPEEDS, Phase
 from bsdnet.stream.frame import StreamInfo
 
 _STEPS = 10_000  # of the slider, whatever the length
@@ -158,6 +158,10 @@ class Transport(QWidget):
         self.play.setToolTip(f"{words} (Space)")
         self.live.setEnabled(playing)
         self.live.setText("● LIVE" if playing else "PAUSED")
+
+    def change_speed(self, steps: int) -> None:
+        """Choose the next slower or faster speed."""
+        self.speed.setCurrentIndex(min(max(self.speed.currentIndex() + steps, 0), len(SPEEDS) - 1))
 
     def show_time(self, time_s: float) -> None:
         """Show where the stream is."""

@@ -9,7 +9,7 @@ from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QScrollArea, QStackedWid
 from app.appearance import Appearance
 from app.banner import Banner
 from app.class_panel import ClassPanel
-from app.commands import LATE_KEYS, make_actions
+from app.commands import LATE_KEYS, NEED_PICTURE, make_actions
 from app.compose import Look
 from app.engine_panel import EnginePanel
 from app.icons import icon
@@ -19,7 +19,8 @@ from app.naming import source_name
 from app.opening import Opening, dropped_source
 from app.pages import ProblemPage, StartPage, WaitPage
 from app.performance_panel import SAMPLES_PER_S, PerformancePanel
-from app.player import SPEEDS, Phase, Player
+from app.phase import Phase
+from app.player import Player
 from app.problems import Problem
 from app.settings import Settings
 from app.shortcuts import HOLD_KEY, ShortcutSheet
@@ -158,11 +159,12 @@ class Window(QMainWindow):
             "quit": self.close,
             "play": player.toggle,
             "step": player.step,
+            "step-back": player.step_back,
             "back": lambda: player.seek_by(-_SEEK_S),
             "ahead": lambda: player.seek_by(_SEEK_S),
             "restart": lambda: player.seek(0.0),
-            "slower": lambda: self._change_speed(-1),
-            "faster": lambda: self._change_speed(1),
+            "slower": lambda: self.transport.change_speed(-1),
+            "faster": lambda: self.transport.change_speed(1),
             "loop": lambda: self.transport.loop.toggle(),
             "overlay": lambda: self._set_mode("overlay"),
             "mask": lambda: self._set_mode("mask"),
@@ -241,10 +243,6 @@ class Window(QMainWindow):
     def _set_loop(self, loop: bool) -> None:
         self.settings.loop = self.player.loop = loop
 
-    def _change_speed(self, steps: int) -> None:
-        speed = self.transport.speed
-        speed.setCurrentIndex(min(max(speed.currentIndex() + steps, 0), len(SPEEDS) - 1))
-
     def _record(self) -> None:
         if self.player.recording is None:
             self.player.start_recording(self.settings.folder)
@@ -311,7 +309,7 @@ class Window(QMainWindow):
             self.transport.set_stream(self.player.info)
             self.transport.set_phase(phase)
             self._show_engine()
-        for command in ("save", "save-original", "copy", "copy-original", "record", "fit", "play", "step"):
+        for command in NEED_PICTURE:
             self.actions_by_name[command].setEnabled(shown)
 
     def _show_problem(self, problem: Problem) -> None:

@@ -21,7 +21,8 @@ from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication, QWidget
 
 from app.engine import EngineChoice
-from app.player import Phase, Player
+from app.phase import Phase
+from app.player import Player
 from app.settings import Settings
 from app.shortcuts import ShortcutSheet
 from app.window import Window
@@ -30,7 +31,7 @@ from bsdnet.errors import SourceError
 from bsdnet.stream.frame import Frame, Signal, StreamInfo
 from bsdnet.stream.source import DemoSource, VideoSource, open_source
 
-SIZE = (1440, 900)
+SIZE = (1280, 800)
 WAIT_S = 120.0
 
 
@@ -116,8 +117,9 @@ class Session:
     def shoot(self, name: str, widget: QWidget | None = None) -> None:
         """Take a picture."""
         self.rest(0.4)
-        path = self.folder / f"viewer-{name}.png"
-        (widget or self.window).grab().save(str(path))
+        suffix = "jpg" if self.window.video.composed is not None and widget is None else "png"
+        path = self.folder / f"viewer-{name}.{suffix}"
+        (widget or self.window).grab().save(str(path), quality=88 if suffix == "jpg" else 0)
         print(path)
 
     def point(self, x: float, y: float) -> None:

@@ -11,7 +11,8 @@ from PySide6.QtCore import QSettings
 from pytestqt.qtbot import QtBot
 
 from app.engine import EngineChoice
-from app.player import Phase, Player
+from app.phase import Phase
+from app.player import Player
 from app.settings import Settings
 from app.window import Window
 

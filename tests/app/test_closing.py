@@ -5,7 +5,8 @@ import time
 import pytest
 
 from app.engine import EngineChoice
-from app.player import CLOSE_S, Phase
+from app.phase import Phase
+from app.player import CLOSE_S
 
 from . import stand_ins
 from .conftest import WAIT_MS, viewer_threads

@@ -8,7 +8,7 @@ import av
 import pytest
 
 from app.engine import EngineChoice
-from app.player import Phase
+from app.phase import Phase
 from bsdnet.errors import BackendError, CheckpointError
 
 from . import stand_ins
@@ -77,6 +77,17 @@ def test_seeks_while_paused(qtbot, playing):
     playing.frame_ready.connect(lambda: shown.append(playing.take()))
     playing.seek(50.0)
     qtbot.waitUntil(lambda: any(one and one.result.frame.time_s == 50.0 for one in shown), timeout=WAIT_MS)
+    assert playing.phase is Phase.PAUSED
+
+
+def test_goes_back_a_frame(qtbot, playing):
+    playing.seek(50.0)
+    qtbot.waitUntil(lambda: playing._position_s >= 50.0, timeout=WAIT_MS)
+    playing.toggle()
+    qtbot.wait(100)
+    before = playing._position_s
+    playing.step_back()
+    qtbot.waitUntil(lambda: playing._position_s == pytest.approx(before - 0.02), timeout=WAIT_MS)
     assert playing.phase is Phase.PAUSED
 
 

@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QAbstractButton, QAbstractSlider, QApplication, QC
 
 from app.engine import EngineChoice
 from app.opening import dropped_source
-from app.player import Phase
+from app.phase import Phase
 from app.shortcuts import COMMANDS, HOLD_KEY, ShortcutSheet
 from bsdnet.classes import CAMVID_11
 
