@@ -79,6 +79,12 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
     "frames per second.  [default: keep the size]",
 )
 @click.option(
+    "--smooth/--no-smooth",
+    default=False,
+    show_default=True,
+    help="Steady the classes: average what the network says along the motion of the picture.",
+)
+@click.option(
     "--alpha",
     type=click.FloatRange(0, 1),
     default=0.5,
@@ -261,21 +267,24 @@ def _run_stream(
     options: dict[str, Any], source: "VideoSource", segmenter: "Segmenter", sinks: "list[FileSink | SegmentSink]"
 ) -> Outcome:
     from bsdnet.stream.pipeline import PipelineState, StreamPipeline
+    from bsdnet.stream.smoothed import SmoothedSegmenter
     from cli.report import Hud, summary
     from cli.terminal import Progress, tell
 
     segmenter.style = _style(options, segmenter)
     adaptive = _adapt(options, segmenter, source.info.size)
+    smoothed = SmoothedSegmenter(adaptive or segmenter) if options["smooth"] else None
     hud = Hud(segmenter, source.info.size, adaptive)
     with (
         StreamPipeline(
             source,
-            adaptive or segmenter,
+            smoothed or adaptive or segmenter,
             [*sinks, *_mask_sinks(options, segmenter)],
             in_flight=_IN_FLIGHT,
             max_frames=options["frames"],
             max_time_s=options["duration"],
             annotate=hud.draw,
+            on_frame=smoothed.follow if smoothed else None,
         ) as pipeline,
         Progress(source.info, options["frames"]) as progress,
         StopSignals() as signals,

@@ -21,6 +21,7 @@ from bsdnet.picture import Picture
 from bsdnet.rendering import RenderStyle
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.runtime.segmenter import LABELS, SIZE_STEP, Segmenter
+from bsdnet.runtime.smoothing import Smoother
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -244,13 +245,14 @@ class AdaptiveSegmenter:
         *,
         outputs: AbstractSet[Output] = LABELS,
         style: RenderStyle | None = None,
+        smoother: Smoother | None = None,
     ) -> PredictionHandle:
         """Have a frame segmented at the size of the moment; see `Segmenter.submit`."""
         frame_size = picture.size if isinstance(picture, Picture) else picture.shape[:2]
         if frame_size != self._frame_size:
-            return self._segmenter.submit(picture, outputs=outputs, style=style)
+            return self._segmenter.submit(picture, outputs=outputs, style=style, smoother=smoother)
         size = self.size
-        handle = self._segmenter.submit(picture, outputs=outputs, style=style, size=size)
+        handle = self._segmenter.submit(picture, outputs=outputs, style=style, size=size, smoother=smoother)
         return _MeasuredHandle(handle, lambda busy_s: self._record(size, busy_s))
 
     def _record(self, size: Size, busy_s: float) -> None:

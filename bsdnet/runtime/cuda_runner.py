@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -168,22 +169,29 @@ class CudaRunner:
                 stream.synchronize()
 
     def _launch(self, job: Job, slot: "_Slot") -> "_CudaHandle":
-        picture = job.picture
+        picture, turn = job.picture, job.turn
         frame_shapes = [plane.shape for plane in picture.planes]
         shapes = _result_shapes(frame_shapes, job.outputs, job.renderer)
-        staged, received, computed = slot.reserve(_num_bytes(frame_shapes), _num_bytes(shapes))
+        guide = np.empty(0, np.uint8) if turn is None or turn.guide is None else turn.guide.view(np.uint8)
+        planes = (guide, *picture.planes)  # floats come first, where the memory is aligned
+        plane_shapes = [plane.shape for plane in planes]
+        staged, received, computed = slot.reserve(_num_bytes(plane_shapes), _num_bytes(shapes))
         uploaded, downloaded = self._device.event(), self._device.event()
 
-        for target, plane in zip(_split(staged, frame_shapes), picture.planes, strict=True):
+        for target, plane in zip(_split(staged, plane_shapes), planes, strict=True):
             np.copyto(target.numpy(), plane)
         self._device.queue(self._upload, lambda: received.copy_(staged, non_blocking=True))
         uploaded.record(self._upload)
 
         self._compute.wait_event(uploaded)
-        frame = DeviceFrame(planes=_split(received, frame_shapes), encoding=picture.encoding)
+        guide_received, *frame_planes = _split(received, plane_shapes)
+        frame = DeviceFrame(planes=tuple(frame_planes), encoding=picture.encoding)
+        smooth = None
+        if turn is not None:
+            smooth = partial(turn.average, guide=guide_received.view(torch.float32) if guide.size else None)
         results = _device_results(computed, shapes, job.outputs)
         renderer = job.renderer if results.drawn else None
-        begin, inferred, drawn = self._queue_compute(frame, job.size, renderer, results)
+        begin, inferred, drawn = self._queue_compute(frame, job.size, renderer, results, smooth)
 
         self._download.wait_event(drawn)
         wanted = computed if "labels" in job.outputs else computed[results.labels.numel() :]
@@ -204,13 +212,20 @@ class CudaRunner:
         )
 
     def _queue_compute(
-        self, frame: DeviceFrame, size: tuple[int, int], renderer: Renderer | None, results: DeviceResults
+        self,
+        frame: DeviceFrame,
+        size: tuple[int, int],
+        renderer: Renderer | None,
+        results: DeviceResults,
+        smooth: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[torch.cuda.Event, torch.cuda.Event, torch.cuda.Event]:
         """Queue all that is computed for a frame; return the events at its begin, after the labels and at its end."""
         begin, inferred, drawn = (self._device.event() for _ in range(3))
 
         def infer() -> None:
             logits = self._network(self._stages.prepare(frame, size))
+            if smooth is not None:
+                logits = smooth(logits)
             self._stages.decide(logits, frame, renderer, results)
 
         begin.record(self._compute)

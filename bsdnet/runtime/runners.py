@@ -20,6 +20,7 @@ from bsdnet.runtime.backends import Network
 from bsdnet.runtime.postprocess import LabelUpsampler, confidence_map
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.runtime.preprocess import Preprocessor
+from bsdnet.runtime.smoothing import Turn
 
 MAX_PENDING = 4
 """Frames that a runner holds at most: two at work, one waiting for them, one being fetched."""
@@ -37,6 +38,8 @@ class Job:
     """What to compute."""
     renderer: Renderer
     """Draws the frame, if that is among the outputs."""
+    turn: Turn | None = None
+    """Averages the logits with those of the stream's frames before; whoever fails to run the job closes it."""
 
 
 class Runner(Protocol):
@@ -106,13 +109,24 @@ class CpuRunner:
         self._executor.shutdown(wait=True)
 
     def _run(self, job: Job) -> Prediction:
+        try:
+            return self._predict(job)
+        finally:
+            if job.turn is not None:
+                job.turn.close()
+
+    def _predict(self, job: Job) -> Prediction:
         begin = time.perf_counter()
         alone = len(self._under_way) == 1
         torch.set_num_threads(self._threads if alone else max(1, self._threads // self._workers))
         frame_size = job.picture.size
         with torch.inference_mode():
             x = self._preprocessor.from_picture(job.picture, job.size)
-            logits = self._network(x)[0].float().contiguous().numpy()
+            raw = self._network(x)
+            if job.turn is not None:
+                guide = job.turn.guide
+                raw = job.turn.average(raw, None if guide is None else torch.from_numpy(guide))
+            logits = raw[0].float().contiguous().numpy()
         logits_size = logits.shape[1], logits.shape[2]
         upsampler = self._upsampler
         if upsampler is None or (upsampler.logits_size, upsampler.frame_size) != (logits_size, frame_size):

@@ -24,6 +24,7 @@ from bsdnet.runtime.cuda_stages import select_stages
 from bsdnet.runtime.prediction import Output, PredictionHandle
 from bsdnet.runtime.preprocess import Preprocessor
 from bsdnet.runtime.runners import CpuRunner, Job, Runner
+from bsdnet.runtime.smoothing import Smoother
 
 SIZE_STEP = 32
 """The network halves its input five times; sizes that are multiples of this leave no odd rows and columns."""
@@ -206,6 +207,7 @@ class Segmenter:
         outputs: AbstractSet[Output] = LABELS,
         style: RenderStyle | None = None,
         size: tuple[int, int] | None = None,
+        smoother: Smoother | None = None,
     ) -> PredictionHandle:
         """Have a frame segmented in the background.
 
@@ -217,6 +219,8 @@ class Segmenter:
             outputs: what to compute, of `labels`, `confidence` and `rendered`.
             style: how to draw; None for `self.style`.
             size: height and width at which the network sees this frame; None for `size_for`.
+            smoother: averages this frame with the ones that it was given with before, to steady the labels of a video.
+                Each stream needs one of its own, used with one segmenter; None: the frame stands alone.
 
         Returns:
             A handle on the prediction.
@@ -232,13 +236,16 @@ class Segmenter:
             raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, got {sorted(outputs)}")
         if self._closed:
             raise BackendError("this segmenter is closed; load another one")
-        job = Job(
-            picture=picture,
-            size=size or self.size_for(picture.size),
-            outputs=frozenset(outputs),
-            renderer=self._renderer_for(style or self.style),
-        )
-        return self._runner.submit(job)
+        size = size or self.size_for(picture.size)
+        renderer = self._renderer_for(style or self.style)
+        turn = None if smoother is None else smoother.turn(picture, size)
+        job = Job(picture=picture, size=size, outputs=frozenset(outputs), renderer=renderer, turn=turn)
+        try:
+            return self._runner.submit(job)
+        except BaseException:
+            if turn is not None:
+                turn.close()
+            raise
 
     def close(self) -> None:
         """Finish what was submitted and free the worker; closing twice is fine."""

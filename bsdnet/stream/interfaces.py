@@ -1,11 +1,12 @@
-"""What a pipeline asks of a source of frames and of a sink of results."""
+"""What a pipeline asks of a source of frames, of a segmenter and of a sink of results."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from bsdnet.runtime.prediction import Output
+from bsdnet.picture import Picture
+from bsdnet.runtime.prediction import Output, PredictionHandle
 from bsdnet.stream.frame import Frame, Signal, StreamInfo, StreamResult
 
 
@@ -70,6 +71,14 @@ class VideoSource(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class SegmenterLike(Protocol):
+    """Makes predictions of pictures."""
+
+    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> PredictionHandle:
+        """Begin with one picture; predictions become ready in the order of the calls."""
+        ...
 
 
 class VideoSink(ABC):

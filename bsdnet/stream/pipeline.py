@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from bsdnet.errors import ConfigError, PipelineError
 from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
 from bsdnet.stream.flow import INFERENCE, READER, Ending, Flow, Job, Outlet, PipelineState
-from bsdnet.stream.frame import StreamResult
-from bsdnet.stream.interfaces import VideoSink, VideoSource
+from bsdnet.stream.frame import Frame, StreamResult
+from bsdnet.stream.interfaces import SegmenterLike, VideoSink, VideoSource
 from bsdnet.stream.pacing import Pacer
 from bsdnet.stream.stats import StatsRecorder, StreamStats
 
@@ -31,14 +31,6 @@ _STOP_S = 2.0  # the longest that stop() waits
 _ABORT_S = 1.2  # threads that hang in foreign code for longer than this are left behind
 _READ_GRACE_S = 0.3  # a reader that is still in read() after this is freed by closing its source under it
 _HUD_REFRESH_S = 0.25  # numbers that change with every frame cannot be read
-
-
-class SegmenterLike(Protocol):
-    """What a pipeline needs of a segmenter."""
-
-    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> PredictionHandle:
-        """Begin with one picture; predictions become ready in the order of the calls."""
-        ...
 
 
 class StreamPipeline:
@@ -62,6 +54,7 @@ class StreamPipeline:
             out.
         speed: seconds of the stream to play in one second of `realtime`.
         annotate: draws on each rendered picture, once, before the sinks get it; its statistics are up to 0.25 s old.
+        on_frame: is told of each frame, on the inference thread, right before the segmenter gets its picture.
 
     Raises:
         ConfigError: a setting has a value that cannot work.
@@ -81,6 +74,7 @@ class StreamPipeline:
         realtime: bool = False,
         speed: float = 1.0,
         annotate: Annotate | None = None,
+        on_frame: Callable[[Frame], None] | None = None,
     ) -> None:
         if not sinks:
             raise ConfigError("a pipeline got no sinks, so nobody would see its results; give it at least one")
@@ -94,6 +88,7 @@ class StreamPipeline:
         self._outputs: frozenset[Output] = frozenset().union(*(sink.wants for sink in sinks))
         self._in_flight = 1 if self._info.live else in_flight
         self._annotate = annotate
+        self._on_frame = on_frame
         self._hud: tuple[float, StreamStats] | None = None
         self._pending: deque[tuple[Job, PredictionHandle]] = deque()  # the inference thread's
         self._replacements: deque[tuple[SegmenterLike, Callable[[], None] | None]] = deque()
@@ -331,6 +326,8 @@ class StreamPipeline:
             while self._pending:
                 self._collect()
             self._swap_segmenter()
+        if self._on_frame:
+            self._on_frame(job.frame)
         self._pending.append((job, self._segmenter.submit(job.frame.picture, outputs=self._outputs)))
 
     def _swap_segmenter(self) -> None:
