@@ -2,8 +2,9 @@
 
 import logging
 import math
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -29,6 +30,8 @@ from bsdnet.stream.hardware_decoding import (
     why_not_on_device,
 )
 from bsdnet.stream.interfaces import VideoSource
+from bsdnet.stream.losses import Losses
+from bsdnet.stream.whole_decoding import decode_whole
 
 _SEEK_TOLERANCE_S = 1e-6  # so that a frame's own time finds this frame whatever the rounding of floats
 _SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0, math.inf)  # not every demuxer lands before what is asked for: try farther back
@@ -46,7 +49,8 @@ class _DeviceFailed(Exception):
 class FileSource(VideoSource):
     """A video file: its first video stream, upright, with square pixels and the file's own timestamps.
 
-    Damage costs the frames that it touches and no others. A picture may have another size than the first one.
+    Damage costs the frames that it touches and no others; see `decode_whole`. A picture may have another
+    size than the first one.
 
     Args:
         path: any file that FFmpeg decodes.
@@ -71,8 +75,7 @@ class FileSource(VideoSource):
             self._start_pts = self._find_start()
             self._square_width = square_width_of(self._stream)
             self._reformatter = VideoReformatter()
-            self._lost_frames = 0
-            self._decoded = 0
+            self._losses = Losses(1 / Fraction(self._fps))
             self._sought = False
             self._index = 0
             self._last_pts: int | None = None
@@ -91,17 +94,24 @@ class FileSource(VideoSource):
 
     @property
     def lost_frames(self) -> int:
-        """How many frames could not be decoded so far; what the end of a file lacks is known at its end."""
-        return self._lost_frames
+        """How many frames could not be decoded so far, as far as that can be known; see `Losses`.
+
+        What the end of a file lacks is counted at its end, and only if the file says how long it should be: the index
+        of MP4 and MOV does, the header of Matroska may, that of others does not.
+        """
+        return self._losses.count
 
     def read(self) -> Frame | None:
         """Decode the next frame, or give None at the end."""
         with self._lock:
             picture = None if self._closed else self._next_picture()
             if picture is None:
+                self._count_missing()
                 return None
             index, pts = self._index, self._pts_of(picture)
             self._index, self._last_pts = index + 1, pts
+            if not self._sought:
+                self._losses.give(pts * self._time_base)
             return Frame(picture=self._take(picture), index=index, pts=pts, time_s=self._time_of(pts))
 
     def seek(self, time_s: float) -> None:
@@ -122,16 +132,18 @@ class FileSource(VideoSource):
         self._closed = True
         if self._lock.acquire(timeout=_CLOSE_TIMEOUT_S):
             try:
+                self._frames.close()
                 self._container.close()
             finally:
                 self._lock.release()
 
-    def _adopt(self, container: InputContainer) -> None:
-        """Read from `container` from now on."""
+    def _adopt(self, container: InputContainer, *, from_start: bool = True) -> None:
+        """Read from `container` from now on: from the start, thoroughly, or from where it is sought to."""
         self._container = container
         self._stream = _video_stream(container, self._path)
         self._stream.thread_type = "AUTO"
-        self._frames = self._decode()
+        self._from_start = from_start
+        self._frames = self._decode_whole() if from_start else self._decode()
         self._ahead: list[VideoFrame] = []
 
     def _try_device(self) -> None:
@@ -148,7 +160,7 @@ class FileSource(VideoSource):
             logger.info("%s is decoded in software: %s", self._path.name, reason)
             return
         self._container.close()
-        self._adopt(container)
+        self._adopt(container, from_start=False)
         self._on_device = True
 
     def _use_software(self, reason: object) -> None:
@@ -159,14 +171,12 @@ class FileSource(VideoSource):
         self._adopt(_open(self._path))
 
     def _resume(self) -> None:
-        """Go to the frame after the last one that was read, and count as if all had been decoded at once."""
-        decoded, last_pts = self._decoded, self._last_pts
+        """Go to the frame after the last one that was read."""
+        last_pts = self._last_pts
         if last_pts is None:
-            self._decoded = 0
             return
         self._go_to(last_pts)
         self._ahead = [picture for picture in self._ahead if picture.pts is None or picture.pts > last_pts]
-        self._decoded = decoded + len(self._ahead)
 
     def _describe(self) -> StreamInfo:
         first = self._next_picture()
@@ -211,15 +221,18 @@ class FileSource(VideoSource):
             self._resume()
             return self._next_picture()
 
-    def _decode(self) -> Iterator[VideoFrame]:
+    def _decode_whole(self) -> Generator[VideoFrame, None, None]:
+        yield from decode_whole(self._container, self._stream, self._open_again, self._losses)
+
+    def _open_again(self) -> tuple[InputContainer, VideoStream]:
+        container = _open(self._path)
+        return container, _video_stream(container, self._path)
+
+    def _decode(self) -> Generator[VideoFrame, None, None]:
         """Decode packet by packet, so that one that is broken takes no other with it."""
         # None gives the frames that the decoder still holds back.
         for packet in chain(iter_packets(self._container, [self._stream]), (None,)):
-            for picture in self._decode_packet(packet):
-                self._decoded += 1
-                yield picture
-        if not self._sought:
-            self._lost_frames = max(self._lost_frames, self._num_indexed() - self._decoded)
+            yield from self._decode_packet(packet)
 
     def _decode_packet(self, packet: "Packet[Stream] | None") -> list[VideoFrame]:
         try:
@@ -227,8 +240,18 @@ class FileSource(VideoSource):
         except av.FFmpegError as error:
             if self._on_device:
                 raise _DeviceFailed(f"the GPU failed: {error.strerror}") from error
-            self._lost_frames += 1
+            self._losses.fail()
             return []
+
+    def _count_missing(self) -> None:
+        """Count what the file says it has beyond what was read, if all of it was read."""
+        if not self._closed and not self._sought:
+            self._losses.end(given=self._index, indexed=self._num_indexed(), end_s=self._announced_end_s())
+
+    def _announced_end_s(self) -> Fraction | None:
+        """When the last picture ends, on the clock of timestamps, as Matroska files say that are cut off."""
+        match = re.fullmatch(r"(\d+):(\d+):(\d+\.\d+)", self._stream.metadata.get("DURATION", ""))
+        return Fraction(match[3]) + 60 * int(match[2]) + 3600 * int(match[1]) if match else None
 
     def _num_indexed(self) -> int:
         """How many pictures the file says it has, where it has an index of all (MP4, MOV), else 0."""
@@ -238,6 +261,10 @@ class FileSource(VideoSource):
 
     def _go_to(self, target: int) -> None:
         """Make the last frame not after `target`, in units of the time base, the next one."""
+        if self._from_start:
+            self._frames.close()
+            self._container.close()
+            self._adopt(_open(self._path), from_start=False)
         try:
             for back_s in _SEEK_BACK_S:
                 if self._seek_to(target, max(self._time_of(target) - back_s, _BEFORE_START_S)):
