@@ -37,6 +37,7 @@ def display() -> Iterator[str]:
         server.wait(10)
 
 
+@pytest.mark.slow
 def test_behaves_in_a_real_window(display, tmp_path):
     environment = {**os.environ, "DISPLAY": display, "QT_QPA_PLATFORM": "xcb", "XDG_RUNTIME_DIR": str(tmp_path)}
     arguments = ["tests/app/test_window.py", "tests/app/test_closing.py", "-k", TESTS, "-q", "-p", "no:cacheprovider"]

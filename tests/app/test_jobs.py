@@ -1,0 +1,40 @@
+"""Work on threads of its own, whose outcome comes back to this one."""
+
+import threading
+
+import pytest
+
+from app.jobs import Jobs
+
+
+@pytest.fixture
+def jobs(qtbot) -> Jobs:
+    return Jobs()
+
+
+def test_the_outcome_comes_back_to_the_thread_that_asked(qtbot, jobs):
+    seen = []
+    jobs.start(
+        "add", lambda: (1 + 1, threading.get_ident()), done=lambda got: seen.append((got, threading.get_ident()))
+    )
+    qtbot.waitUntil(lambda: bool(seen), timeout=5000)
+    (outcome, worker), here = seen[0]
+    assert outcome == 2
+    assert worker != here == threading.get_ident()
+
+
+def test_what_work_raised_comes_back_too(qtbot, jobs):
+    seen = []
+    jobs.start("divide", lambda: 1 / 0, done=pytest.fail, failed=seen.append)
+    qtbot.waitUntil(lambda: bool(seen), timeout=5000)
+    assert isinstance(seen[0], ZeroDivisionError)
+
+
+def test_what_comes_too_late_is_given_up_where_it_was_made(qtbot, jobs):
+    gate, unwanted = threading.Event(), []
+    jobs.start("open", lambda: gate.wait(5) and "source", done=pytest.fail, unwanted=unwanted.append)
+    jobs.close()
+    assert not jobs.wait(0.05)
+    gate.set()
+    assert jobs.wait(5)
+    assert unwanted == ["source"]
