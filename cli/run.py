@@ -195,6 +195,8 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     for one, other in combinations(("output", "masks", "record"), 2):
         if options[one] is not None and options[one] == options[other]:
             raise click.UsageError(f"--{one} and --{other} both name {options[one]}: give each a place of its own")
+    if options["segment"] is not None and options["output"] is None:
+        raise click.UsageError("--segment needs a name to make those of the files from: -o out.mp4")
     if options["segment"] is None and options["segment_budget"] is not None:
         raise click.UsageError("--segment-budget needs --segment: it is for recordings in several files")
     is_batch = len(sources) > 1 or options["into_folder"]

@@ -215,6 +215,7 @@ def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[
         (["clip.mp4", "-o", "empty/", "--segment", "60"], "--segment is for one source"),
         (["clip.mp4", "-o", "empty/", "--record", "r.mp4"], "--record is for one source"),
         (["clip.mp4", "rtsp://me:secret@host/1", "-o", "empty/"], "a live source has no end and no name"),
+        (["clip.mp4", "--masks", "masks", "--segment", "60"], "--segment needs a name"),
         (["clip.mp4", "-o", "out.mp4", "--segment-budget", "1GB"], "--segment-budget needs --segment"),
         (["clip.mp4", "-o", "out.mp4", "--segment", "60", "--segment-budget", "much"], "such as 10GB"),
         (["clip.mp4", "--rescue", "out.mp4.part"], "--rescue takes no SOURCE"),

@@ -11,6 +11,7 @@ from bsdnet.classes import CAMVID_11
 from bsdnet.errors import ConfigError, SinkError
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import StreamResult
+from bsdnet.stream.partial_file import PartialFile
 from bsdnet.stream.sink import EncoderSettings, FileSink, MaskFolderSink
 from bsdnet.stream.source import FileSource
 
@@ -176,3 +177,20 @@ class TestVanishedFolder:
             sink.finish()
         sink.abort()
         assert snapshot(tmp_path) == {"usb/out.mp4.part": b"another's"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_write_that_does_not_fit_fails_rather_than_leaving_a_hole(tmp_path: Path) -> None:
+    import resource
+
+    part = PartialFile(tmp_path / "out.mp4", overwrite=False)
+    file = part.create()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            file.write(b"x" * 80)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        part.release(keep=False)
+    assert snapshot(tmp_path) == {}
