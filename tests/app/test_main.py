@@ -59,6 +59,12 @@ def test_every_option_is_explained():
             assert option.help
 
 
+def test_the_guide_names_every_option():
+    guide = (ROOT / "docs" / "viewer.md").read_text()
+    for option in app.main.cli.params:
+        assert f"`{option.opts[0] if isinstance(option, click.Option) else 'SOURCE'}`" in guide
+
+
 def test_without_a_screen_it_says_so(monkeypatch, capsys):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
