@@ -8,18 +8,24 @@ import pytest
 
 from bsdnet.demo_scene import DemoScene
 
-LOGGERS_OF_COMMANDS = [logging.getLogger(name) for name in (None, "bsdnet", "cli", "bsdnet.runtime.engine_cache")]
+_LOGGERS = [logging.getLogger(name) for name in (None, "bsdnet", "cli", "app", "bsdnet.runtime.engine_cache")]
+_LEVELS = [logger.level for logger in _LOGGERS]
 
 
 @pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    """Undo what a command sets up for its whole process."""
-    levels = [logger.level for logger in LOGGERS_OF_COMMANDS]
-    handlers = logging.root.handlers.copy()
+def untouched_logging() -> Iterator[None]:
+    """Undo what a command sets up for its whole process, be it called by a test or by a fixture of several tests."""
+    _restore_logging()
     yield
-    for logger, level in zip(LOGGERS_OF_COMMANDS, levels, strict=True):
+    _restore_logging()
+
+
+def _restore_logging() -> None:
+    for logger, level in zip(_LOGGERS, _LEVELS, strict=True):
         logger.setLevel(level)
-    logging.root.handlers[:] = [handler for handler in logging.root.handlers if handler in handlers]
+    for handler in logging.root.handlers.copy():
+        if not type(handler).__module__.startswith("_pytest."):
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -107,7 +107,6 @@ def test_a_row_has_what_was_measured(measured: tuple[Result, Path]):
         assert timing["samples"] == samples
         assert 0 < timing["p50_ms"] <= timing["p95_ms"] <= timing["p99_ms"]
         assert timing["fps"] == pytest.approx(1000 / timing["p50_ms"])
-    assert row["frame"]["p50_ms"] > row["network"]["p50_ms"]
     assert row["peak_bytes"] is None
     assert row["note"] == ""
 
