@@ -24,6 +24,8 @@ def iter_packets(container: InputContainer, streams: Sequence[Stream]) -> Iterat
             failures += 1
             packets = container.demux(*streams)  # a generator that raised is over; the demuxer is not
             continue
+        except IndexError:  # of PyAV, at the end of a file in which damage made a stream turn up
+            return
         if packet is None:
             return
         failures = 0

@@ -247,6 +247,11 @@ class FileSource(VideoSource):
         """Count what the file says it has beyond what was read, if all of it was read."""
         if not self._closed and not self._sought:
             self._losses.end(given=self._index, indexed=self._num_indexed(), end_s=self._announced_end_s())
+            if self._losses.skipped and not self._losses.count:
+                logger.warning(
+                    "%s skips %d frames, with no other sign of damage: they may never have been recorded",
+                    self._path.name, self._losses.skipped,
+                )  # fmt: skip
 
     def _announced_end_s(self) -> Fraction | None:
         """When the last picture ends, on the clock of timestamps, as Matroska files say that are cut off."""
