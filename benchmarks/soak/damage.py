@@ -36,10 +36,9 @@ from bsdnet.stream.file_source import FileSource
 
 SUFFIXES = (".mp4", ".mkv", ".ts")
 NUM_FRAMES = 60
-
 TIME_LIMIT_S = 30.0
 _NUM_DRAWN = 20  # drawing takes longer than all the rest: they are shown three times
-_X264 = {"g": "12", "crf": "28", "preset": "veryfast", "threads": "1"}  # one gives the same file each time
+_X264 = {"g": "12", "crf": "28", "preset": "veryfast", "sc_threshold": "0", "threads": "1"}  # always the same
 _NEAR_HEAD = 4096  # damage of the head is tried too, but not in every copy: it ends most files
 _CHILDREN = multiprocessing.get_context("forkserver")
 _CHILDREN.set_forkserver_preload(["bsdnet.stream.file_source"])  # each child begins with it, in milliseconds

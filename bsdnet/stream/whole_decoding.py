@@ -4,6 +4,9 @@ FFmpeg decodes several packets at a time, by threads. Of damage they make less t
 error at the end of a file good frames stay in the decoder, and where a picture is incomplete the next ones show other
 pixels. So a file is decoded by threads that take the slightest damage for an error. At the first one a single thread
 that takes whatever it can get begins anew at a keyframe before it, and goes on to the end.
+
+Seldom FFmpeg hands a picture out before it has marked it as concealed, and there is no other sign. Then this picture,
+and those that are made of it, show other pixels than a single thread would have given; none is missing.
 """
 
 import logging
