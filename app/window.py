@@ -1,6 +1,7 @@
 """The main window: puts the parts together and connects them."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPalette, QResizeEvent
@@ -113,13 +114,13 @@ class Window(QMainWindow):
         player.frame_ready.connect(self._show_frame)
         player.phase_changed.connect(self._show_phase)
         player.failed.connect(self._show_problem)
-        player.notice.connect(lambda words: self.banner.say(words))
-        player.network.notice.connect(lambda words: self.banner.say(words))
+        player.notice.connect(self.banner.say)
+        player.network.notice.connect(self.banner.say)
         player.silent.connect(self._show_silence)
         player.network.busy.connect(self.engine.show_busy)
         player.network.changed.connect(self._show_engine)
-        player.recording_changed.connect(lambda path: self._show_recording(path is not None))
-        player.recorded.connect(lambda path: self.keeper.tell(f"Recorded {path.name}"))
+        player.recording_changed.connect(self._show_recording)
+        player.recorded.connect(self._show_recorded)
         video.view_changed.connect(player.show)
         video.pointer_inside.connect(player.want_confidence)
         video.class_clicked.connect(self.classes.model.solo)
@@ -128,7 +129,7 @@ class Window(QMainWindow):
         self.bar.alpha_chosen.connect(self._set_alpha)
         self.engine.chosen.connect(player.network.choose)
         self.opening.chosen.connect(self.open)
-        self.opening.refused.connect(lambda words: self.banner.say(words))
+        self.opening.refused.connect(self.banner.say)
         self.start.file_wanted.connect(self.opening.ask_file)
         self.start.camera_wanted.connect(self.opening.ask_camera)
         self.start.address_wanted.connect(self.opening.ask_address)
@@ -165,7 +166,7 @@ class Window(QMainWindow):
             "restart": lambda: player.seek(0.0),
             "slower": lambda: self.transport.change_speed(-1),
             "faster": lambda: self.transport.change_speed(1),
-            "loop": lambda: self.transport.loop.toggle(),
+            "loop": self.transport.loop.toggle,
             "overlay": lambda: self._set_mode("overlay"),
             "mask": lambda: self._set_mode("mask"),
             "side-by-side": lambda: self._set_mode("side-by-side"),
@@ -330,14 +331,15 @@ class Window(QMainWindow):
         self.engine.show_choice(self.player.network.choice)
         self.engine.show_engine(engine, info.size if info else None)
 
-    def _show_recording(self, recording: bool) -> None:
-        action = self.actions_by_name["record"]
+    def _show_recording(self, path: Path | None) -> None:
+        action, recording = self.actions_by_name["record"], path is not None
         action.setText("Stop recording" if recording else "Record")
-        action.setToolTip(
-            "Stop recording (R)" if recording else "Record what is shown, without sound; no frame is left out (R)"
-        )
+        action.setToolTip("Stop recording (R)" if recording else "Record what is shown, without sound, every frame (R)")
         action.setIcon(icon("stop", QPalette.ColorRole.BrightText) if recording else icon("record"))
         self.transport.recording.setVisible(recording)
+
+    def _show_recorded(self, path: Path) -> None:
+        self.keeper.tell(f"Recorded {path.name}")
 
     def _show_stats(self) -> None:
         stats = self.player.stats

@@ -8,6 +8,20 @@ import pytest
 
 from bsdnet.demo_scene import DemoScene
 
+try:
+    import PySide6.QtWidgets  # noqa: F401 - without the system's libraries of Qt pytest-qt would stop everything
+except ImportError as error:
+    collect_ignore = ["app"]
+    _WITHOUT = f"tests/app is left out: Qt cannot be imported here ({error})"
+else:
+    pytest_plugins = ["pytestqt.plugin"]
+    _WITHOUT = ""
+
+
+def pytest_report_header() -> str:
+    return _WITHOUT
+
+
 _LOGGERS = [logging.getLogger(name) for name in (None, "bsdnet", "cli", "app", "bsdnet.runtime.engine_cache")]
 _LEVELS = [logger.level for logger in _LOGGERS]
 
