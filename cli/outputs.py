@@ -59,6 +59,8 @@ def written(
             names["partial" if name == "output" else name] = partial_path(options[name])
     if options["masks"] is not None:
         names["masks"] = options["masks"]
+    if options["classes_csv"] is not None:
+        names["classes"] = options["classes_csv"] if finished else partial_path(options["classes_csv"])
     if sinks and sinks[0].encoder is not None:
         names["encoder"] = f"{sinks[0].encoder.codec}: {sinks[0].encoder.why}"
     return names

@@ -14,13 +14,17 @@ from cli.command import EXIT_OK, configure_logging, run_command
 from cli.options import parse_bytes, parse_names, parse_output, parse_path, parse_size
 from cli.outputs import file_sinks, written
 from cli.signals import StopSignals
+from cli.statistics import Statistics
 
 if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
     from bsdnet.rendering import RenderStyle
     from bsdnet.runtime.adaptive import AdaptiveSegmenter
     from bsdnet.runtime.segmenter import Segmenter
+    from bsdnet.stream.frame import StreamInfo
     from bsdnet.stream.hardware_decoding import HardwareDecoding
     from bsdnet.stream.interfaces import VideoSink, VideoSource
+    from bsdnet.stream.pipeline import StreamPipeline
+    from bsdnet.stream.report import StreamReport
     from bsdnet.stream.sink import FileSink, SegmentSink
     from bsdnet.stream.stats import StreamStats
 
@@ -111,6 +115,25 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
     help="Write the segmented frames also as they came, with nothing drawn on them.",
 )
 @click.option(
+    "--classes-csv",
+    callback=parse_path,
+    metavar="FILE",
+    help="Table to write: the share of every class in each frame, from 0 to 1.",
+)
+@click.option(
+    "--stats",
+    callback=parse_path,
+    metavar="FILE",
+    help="Append statistics to FILE, a line of JSON a second: rates, losses, latencies, memory.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    metavar="PORT",
+    help="Serve the same for Prometheus on this port while running.",
+)
+@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address on which --metrics-port listens.")
+@click.option(
     "--duration",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
@@ -190,11 +213,12 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
         raise click.UsageError("give one thing to segment: SOURCE or --camera")
     if options["camera"] is not None:
         sources = (f"camera:{options['camera']}",)
-    if options["output"] is None and options["masks"] is None:
-        raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, or both")
-    for one, other in combinations(("output", "masks", "record"), 2):
+    if all(options[name] is None for name in ("output", "masks", "classes_csv")):
+        raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, --classes-csv FILE, or several of them")
+    for one, other in combinations(("output", "masks", "record", "classes_csv", "stats"), 2):
         if options[one] is not None and options[one] == options[other]:
-            raise click.UsageError(f"--{one} and --{other} both name {options[one]}: give each a place of its own")
+            names = f"--{one} and --{other}".replace("_", "-")
+            raise click.UsageError(f"{names} both name {options[one]}: give each a place of its own")
     if options["segment"] is not None and options["output"] is None:
         raise click.UsageError("--segment needs a name to make those of the files from: -o out.mp4")
     if options["segment"] is None and options["segment_budget"] is not None:
@@ -202,8 +226,13 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     is_batch = len(sources) > 1 or options["into_folder"]
     if is_batch:
         check_batch(sources, options)
+        if options["classes_csv"] is not None:
+            raise click.UsageError("--classes-csv is for one source: its rows do not say of which one they are")
     configure_logging("bsdnet-run", debug=options["debug"])
-    return _run_all(sources, options) if is_batch else run({**options, "source": sources[0]})
+    with Statistics(options["stats"], host=options["metrics_host"], port=options["metrics_port"]) as statistics:
+        if is_batch:
+            return _run_all(sources, options, statistics)
+        return run({**options, "source": sources[0]}, statistics)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -224,7 +253,7 @@ class Outcome(NamedTuple):
     """The closing lines."""
 
 
-def run(options: dict[str, Any]) -> int:
+def run(options: dict[str, Any], statistics: Statistics) -> int:
     """Segment one source; gives the exit code.
 
     Raises:
@@ -233,19 +262,19 @@ def run(options: dict[str, Any]) -> int:
     from cli.terminal import tell
 
     with ExitStack() as stack:
-        outcome = _run_one(options, lambda: stack.enter_context(_load_segmenter(options)))
+        outcome = _run_one(options, lambda: stack.enter_context(_load_segmenter(options)), statistics)
     tell(outcome.report)
     lost = outcome.stats.lost or outcome.stats.signal.outage_s
     return outcome.signal_code or (EXIT_LOST_FRAMES if lost else EXIT_OK)
 
 
-def _run_all(sources: Sequence[str], options: dict[str, Any]) -> int:
+def _run_all(sources: Sequence[str], options: dict[str, Any], statistics: Statistics) -> int:
     with ExitStack() as stack:
         load = cache(lambda: stack.enter_context(_load_segmenter(options)))  # once, and only if there is a source
-        return run_batch(sources, options["output"], options, lambda one: _run_one(one, load))
+        return run_batch(sources, options["output"], options, lambda one: _run_one(one, load, statistics))
 
 
-def _run_one(options: dict[str, Any], load_segmenter: "Callable[[], Segmenter]") -> Outcome:
+def _run_one(options: dict[str, Any], load_segmenter: "Callable[[], Segmenter]", statistics: Statistics) -> Outcome:
     from bsdnet.stream.source import open_source
 
     sinks = file_sinks(options)  # what is wrong with the output and the source is known without the network
@@ -253,7 +282,7 @@ def _run_one(options: dict[str, Any], load_segmenter: "Callable[[], Segmenter]")
     with open_source(options["source"], fps=options["fps"], hwaccel=hwaccel) as source:
         segmenter = load_segmenter()
         logger.debug("read %s and loaded the network for %s", source.info, segmenter.device)
-        return _run_stream(options, source, segmenter, sinks)
+        return _run_stream(options, source, segmenter, sinks, statistics)
 
 
 def _rescue(options: dict[str, Any]) -> int:
@@ -266,7 +295,11 @@ def _rescue(options: dict[str, Any]) -> int:
 
 
 def _run_stream(
-    options: dict[str, Any], source: "VideoSource", segmenter: "Segmenter", sinks: "list[FileSink | SegmentSink]"
+    options: dict[str, Any],
+    source: "VideoSource",
+    segmenter: "Segmenter",
+    sinks: "list[FileSink | SegmentSink]",
+    statistics: Statistics,
 ) -> Outcome:
     from bsdnet.stream.pipeline import PipelineState, StreamPipeline
     from bsdnet.stream.smoothed import SmoothedSegmenter
@@ -281,13 +314,14 @@ def _run_stream(
         StreamPipeline(
             source,
             smoothed or adaptive or segmenter,
-            [*sinks, *_mask_sinks(options, segmenter)],
+            [*sinks, *_label_sinks(options, segmenter)],
             in_flight=_IN_FLIGHT,
             max_frames=options["frames"],
             max_time_s=options["duration"],
             annotate=hud.draw,
             on_frame=smoothed.follow if smoothed else None,
         ) as pipeline,
+        statistics.follow(lambda: _report(pipeline, source.info, segmenter, adaptive)),
         Progress(source.info, options["frames"]) as progress,
         StopSignals() as signals,
     ):
@@ -297,6 +331,7 @@ def _run_stream(
             if message := signals.obey(pipeline):
                 tell(f"bsdnet-run: {message}", err=True)
             progress.show(pipeline.stats)
+            statistics.tick()
     stats = pipeline.stats
     logger.debug("ended: %s", stats)
     finished = pipeline.state is PipelineState.FINISHED
@@ -304,12 +339,26 @@ def _run_stream(
     return Outcome(stats, finished, signals.exit_code, report)
 
 
-def _mask_sinks(options: dict[str, Any], segmenter: "Segmenter") -> list["VideoSink"]:
+def _label_sinks(options: dict[str, Any], segmenter: "Segmenter") -> list["VideoSink"]:
+    from bsdnet.stream.class_shares import ClassSharesSink
     from bsdnet.stream.sink import MaskFolderSink
 
-    if options["masks"] is None:
-        return []
-    return [MaskFolderSink(options["masks"], segmenter.classes, overwrite=options["overwrite"])]
+    sinks: list[VideoSink] = []
+    if options["masks"] is not None:
+        sinks.append(MaskFolderSink(options["masks"], segmenter.classes, overwrite=options["overwrite"]))
+    if options["classes_csv"] is not None:
+        path, source = options["classes_csv"], options["source"]
+        sinks.append(ClassSharesSink(path, segmenter.classes, overwrite=options["overwrite"], source_path=source))
+    return sinks
+
+
+def _report(
+    pipeline: "StreamPipeline", info: "StreamInfo", segmenter: "Segmenter", adaptive: "AdaptiveSegmenter | None"
+) -> "StreamReport":
+    from bsdnet.stream.report import take_report
+
+    size = segmenter.size_for(info.size) if adaptive is None else adaptive.size
+    return take_report(pipeline.stats, segmenter, source=info.name, state=pipeline.state.value, input_size=size)
 
 
 def _load_segmenter(options: dict[str, Any]) -> "Segmenter":

@@ -66,6 +66,7 @@ class Progress:
     def __init__(self, info: StreamInfo, max_frames: int | None) -> None:
         known = [count for count in (info.num_frames, max_frames) if count is not None]
         self._total = min(known, default=None)
+        self._is_live = info.live
         self._bar = tqdm(
             total=self._total, unit=" frames", desc=info.name, file=sys.stderr, disable=not sys.stderr.isatty(),
             dynamic_ncols=True, leave=False,
@@ -76,10 +77,24 @@ class Progress:
         """Show how far the stream is."""
         if not self._bar.disable:
             self._bar.update(stats.frames_out - self._bar.n)
+            self._bar.set_postfix_str(self._condition(stats))
         elif time.monotonic() >= self._line_due_s:
             self._line_due_s += LINE_EVERY_S
             of_total = f" of {self._total}" if self._total else ""
-            tell(f"{stats.frames_out}{of_total} frames, {stats.fps_out:.1f} fps", err=True)
+            words = [f"{stats.frames_out}{of_total} frames", f"{stats.fps_out:.1f} fps", self._condition(stats)]
+            tell(", ".join(filter(None, words)), err=True)
+
+    def _condition(self, stats: StreamStats) -> str:
+        """Say how a live stream is doing, and what any stream has lost."""
+        words = []
+        if self._is_live:
+            words += [f"{stats.fps_in:.1f} fps in", f"{stats.dropped} dropped"]
+            words.append(f"latency {stats.latency['total'].p50_ms:.0f} ms")
+        if stats.lost:
+            words.append(f"{stats.lost} lost")
+        if stats.signal.silent_s:
+            words.append(f"no signal for {stats.signal.silent_s:.0f} s")
+        return ", ".join(words)
 
     def __enter__(self) -> Self:
         return self
