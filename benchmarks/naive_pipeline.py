@@ -2,8 +2,9 @@
 
     python benchmarks/naive_pipeline.py dashcam.mp4 --output benchmarks/results/naive-pipeline-cpu.json
 
-The naive one: fp32, PyTorch's default memory order, nothing folded, logits enlarged to the frame by `F.interpolate`, argmax,
-and an overlay by indexing in numpy. Both take the same frames in turn and see them at the same size, with the same weights.
+The naive one: fp32, PyTorch's default memory order, nothing folded, logits enlarged to the frame by `F.interpolate`,
+argmax, and an overlay by indexing in numpy. Both take the same frames in turn and see them at the same size, with the
+same weights.
 """
 
 import json
