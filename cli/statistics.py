@@ -53,7 +53,8 @@ class Statistics:
         """Write a line if one is due."""
         now_s = time.monotonic()
         if now_s >= self._due_s:
-            self._due_s = max(self._due_s + LINE_EVERY_S, now_s)
+            next_s = self._due_s + LINE_EVERY_S
+            self._due_s = next_s if next_s > now_s else now_s + LINE_EVERY_S  # after a stall, from now on
             self._write()
 
     def _write(self) -> None:

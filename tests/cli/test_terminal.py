@@ -3,10 +3,12 @@ import logging
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from bsdnet.stream.frame import Signal
 from bsdnet.stream.stats import StatsRecorder, StreamStats
 from cli.terminal import LogHandler, Progress, tell
 from tests.stream.media import INFO
@@ -41,6 +43,26 @@ def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch):
     drawn = sys.stderr.getvalue().split("\r")
     assert any(line.startswith("test:  40%") and "| 4/10 [" in line for line in drawn)
     assert drawn[-1].strip() == ""
+
+
+def test_a_live_source_shows_what_comes_in_what_is_lost_and_how_old_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    recorder = StatsRecorder([("out.mp4", False)])
+    recorder.frame_dropped()
+    recorder.frame_written(0, 0.0, 0.09)
+    live = recorder.snapshot(lost=2, signal=Signal(silent_s=3.2))
+    expected = "0.0 fps in, 1 dropped, latency 90 ms, 2 lost, no signal for 3 s"
+    with Progress(replace(INFO, live=True), None) as progress:
+        monkeypatch.setattr("time.monotonic", lambda: 1e9)
+        progress.show(live)
+    assert capsys.readouterr().err == f"1 frames, 0.0 fps, {expected}\n"
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("COLUMNS", "160")
+    with Progress(replace(INFO, live=True), None) as progress:
+        progress.show(live)
+    assert expected in sys.stderr.getvalue()
 
 
 def test_characters_that_a_terminal_does_not_know_are_escaped(monkeypatch: pytest.MonkeyPatch):
