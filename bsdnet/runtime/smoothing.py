@@ -96,7 +96,7 @@ class Turn:
         """See `make_guide`, the weight being that of the frame before; None: the frame is left as it is."""
         self.smoothed: Future[Tensor | None] = Future()
         """The averaged logits, once they are there; None for a frame that failed."""
-        self._before = before if guide is not None else None
+        self._before = before
 
     def average(self, logits: Tensor, guide: Tensor | None) -> Tensor:
         """Average a frame's logits with those before, on the device where they lie; wait for these first.
@@ -109,7 +109,6 @@ class Turn:
             `(1, C, h, w)` float32 in memory of its own, which must not be written to.
         """
         before = self._before.result() if self._before is not None else None
-        self._before = None  # or each frame would hold the whole stream before it
         if before is None or guide is None:
             smoothed = logits.to(torch.float32, copy=True)  # a backend may overwrite them
         else:
