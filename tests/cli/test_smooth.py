@@ -14,7 +14,7 @@ from bsdnet.demo_scene import DemoScene
 from bsdnet.modeling import BSDNet
 from tests.cli.conftest import CONFIG, run_main
 
-LabelsOf = Callable[..., np.ndarray]
+RunOnStreet = Callable[..., tuple[np.ndarray, str]]
 
 
 @pytest.fixture(scope="module")
@@ -41,29 +41,36 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def labels_of(undecided: Path, street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LabelsOf:
+def run_on_street(undecided: Path, street: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunOnStreet:
     monkeypatch.setattr("cli.terminal.LINE_EVERY_S", 3600.0)
 
-    def labels_of(name: str, *options: object) -> np.ndarray:
-        folder = tmp_path / name
+    def run_on_street(*options: object) -> tuple[np.ndarray, str]:
+        folder = tmp_path / f"masks {len(list(tmp_path.iterdir()))}"
         result = run_main(street, "--weights", undecided, "--device", "cpu", "--masks", folder, *options)
         assert (result.exit_code, result.stderr) == (0, "")
-        return np.stack([cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.png"))])
+        masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(folder.glob("*.png"))]
+        return np.stack(masks), result.summary["network"]
 
-    return labels_of
+    return run_on_street
 
 
 def changes(labels: np.ndarray) -> float:
     return float((labels[1:] != labels[:-1]).mean())
 
 
-def test_smooth_steadies_the_classes_and_is_off_by_default(labels_of: LabelsOf):
-    default, off, on = labels_of("default"), labels_of("off", "--no-smooth"), labels_of("on", "--smooth")
+def test_smooth_steadies_the_classes_and_is_off_by_default(run_on_street: RunOnStreet):
+    default, off, on = (run_on_street(*options)[0] for options in ([], ["--no-smooth"], ["--smooth"]))
     assert np.array_equal(default, off)
     assert np.array_equal(on[0], off[0])
     assert changes(on) < 0.8 * changes(off)
 
 
-def test_smooth_goes_with_a_target_rate(labels_of: LabelsOf):
-    rate = ("--target-fps", 0.1)  # the size never changes
-    assert np.array_equal(labels_of("both", "--smooth", *rate), labels_of("one", "--smooth"))
+def test_smooth_goes_with_a_target_rate(run_on_street: RunOnStreet):
+    smoothed, _ = run_on_street("--smooth")
+    both, network = run_on_street("--smooth", "--target-fps", 0.1)  # the size never changes
+    assert np.array_equal(both, smoothed)
+    assert "192x128 (6 frames)" in network
+
+
+def test_frames_that_are_a_second_apart_are_not_averaged(run_on_street: RunOnStreet):
+    assert np.array_equal(run_on_street("--smooth", "--fps", 1)[0], run_on_street("--fps", 1)[0])
