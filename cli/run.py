@@ -15,6 +15,7 @@ from cli.options import parse_bytes, parse_names, parse_output, parse_path, pars
 from cli.outputs import file_sinks, written
 from cli.signals import StopSignals
 from cli.statistics import Statistics
+from cli.systemd import ServiceNotifier
 
 if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors of usage or files do without it
     from bsdnet.rendering import RenderStyle
@@ -327,10 +328,13 @@ def _run_stream(
     ):
         pipeline.start()
         logger.debug("started")
+        service = ServiceNotifier()
         while not pipeline.wait(_WAIT_S):
             if message := signals.obey(pipeline):
                 tell(f"bsdnet-run: {message}", err=True)
+                service.stopping()
             progress.show(pipeline.stats)
+            service.tick(pipeline.stats)
             statistics.tick()
     stats = pipeline.stats
     logger.debug("ended: %s", stats)
