@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from bsdnet.stream.frame import Signal
 from bsdnet.stream.stats import StatsRecorder, StreamStats
 from cli.systemd import ServiceNotifier, status_line
+from tests.stream.servers import serving
 
 
 class Manager:
@@ -158,18 +160,24 @@ def test_a_manager_that_does_not_listen_is_named_once_and_told_later(
     manager.close()
 
 
+@contextmanager
+def service(manager: Manager, weights: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """The command, as systemd would start it with a watchdog of four seconds."""
+    environment = os.environ | manager.environment | {"WATCHDOG_USEC": "4000000", "OMP_NUM_THREADS": "1"}
+    environment.pop("WATCHDOG_PID", None)
+    command = [sys.executable, "-m", "cli.run", *map(str, arguments), "--weights", str(weights), "--device", "cpu"]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        manager.close()
+
+
 def test_the_command_is_ready_fed_and_stopping(weights: Path, tmp_path: Path):
     manager = Manager(str(tmp_path / "notify"))
-    environment = os.environ | manager.environment | {"WATCHDOG_USEC": "1000000", "OMP_NUM_THREADS": "1"}
-    environment.pop("WATCHDOG_PID", None)
-    command = [sys.executable, "-m", "cli.run", "demo", "-o", tmp_path / "out.mp4", "--frames", "100000"]
-    process = subprocess.Popen(
-        [*command, "--weights", weights, "--device", "cpu"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with service(manager, weights, "demo", "-o", tmp_path / "out.mp4", "--frames", 100_000) as process:
         lines = wait_for(manager, "WATCHDOG=1", times=3)
         assert lines.count("READY=1") == 1
         assert lines.index("READY=1") < lines.index("WATCHDOG=1")
@@ -177,10 +185,17 @@ def test_the_command_is_ready_fed_and_stopping(weights: Path, tmp_path: Path):
         wait_for(manager, "STOPPING=1")
         assert process.wait(timeout=30) == 143
         assert not any("WATCHDOG=1" in more for more in manager.told())
-    finally:
-        process.kill()
-        process.wait()
-        manager.close()
+
+
+def test_an_outage_of_the_source_is_no_hang(weights: Path, tmp_path: Path):
+    manager = Manager(str(tmp_path / "notify"))
+    with serving() as serve:
+        server = serve("http")
+        with service(manager, weights, server.address(), "-o", tmp_path / "out.mp4"):
+            wait_for(manager, "READY=1")
+            server.kill()
+            lines = wait_for(manager, "WATCHDOG=1", times=5)
+            assert any(line.startswith("STATUS=no signal for ") for line in lines)
 
 
 def wait_for(manager: Manager, line: str, *, times: int = 1) -> list[str]:
