@@ -205,6 +205,17 @@ def summarise(outcomes: list[dict[str, Any]]) -> dict[str, int]:
     }
 
 
+def notable(outcomes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those with which something is wrong, or that lack frames without saying so, or have fewer than others find."""
+    return [
+        outcome
+        for outcome in outcomes
+        if outcome["wrong"]
+        or outcome.get("missing_of_binary")
+        or (outcome["error"] is None and outcome["frames"] < NUM_FRAMES and not outcome["lost"])
+    ]
+
+
 @click.command()
 @click.option("--copies", default=500, show_default=True, help="Damaged copies to read.")
 @click.option("--first", default=0, show_default=True, help="Number of the first one: each is damaged in its own way.")
@@ -227,7 +238,7 @@ def main(copies: int, first: int, binary: bool, keep: Path | None, output: Path 
     if output is not None:
         machine = {**describe_machine(), "av": av.__version__, "ffmpeg": _binary_version() if binary else None}
         command = f"python -m benchmarks.soak.damage --copies {copies} --first {first}"
-        report = {"command": command, "machine": machine, "summary": summary, "outcomes": outcomes}
+        report = {"command": command, "machine": machine, "summary": summary, "notable": notable(outcomes)}
         output.write_text(json.dumps(report, indent=1) + "\n")
     sys.exit(bool(summary["wrong"]))
 

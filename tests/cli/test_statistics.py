@@ -189,6 +189,13 @@ class TestMetrics:
             scrape(port)
         assert threading.active_count() == threads
 
+    def test_a_stream_that_has_ended_is_not_told_of(self):
+        port = free_port()
+        with Statistics(None, host="127.0.0.1", port=port) as statistics:
+            with statistics.follow(report):
+                assert "bsdnet_lost_frames_total" in scrape(port)
+            assert "bsdnet_lost_frames_total" not in scrape(port)
+
     def test_a_port_in_use_ends_the_command_before_it_begins(self, run: Run, clip: Path, tmp_path: Path):
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
