@@ -166,7 +166,7 @@ class Window(QMainWindow):
             "restart": lambda: player.seek(0.0),
             "slower": lambda: self.transport.change_speed(-1),
             "faster": lambda: self.transport.change_speed(1),
-            "loop": self.transport.loop.toggle,
+            "loop": lambda: self.transport.loop.toggle(),
             "overlay": lambda: self._set_mode("overlay"),
             "mask": lambda: self._set_mode("mask"),
             "side-by-side": lambda: self._set_mode("side-by-side"),
@@ -232,8 +232,7 @@ class Window(QMainWindow):
         self._update_look()
 
     def _set_alpha(self, alpha: float) -> None:
-        alpha = min(max(alpha, 0.0), 1.0)
-        self.settings.alpha = alpha
+        self.settings.alpha = alpha = min(max(alpha, 0.0), 1.0)
         self.bar.show_alpha(alpha)
         self._update_look()
 
