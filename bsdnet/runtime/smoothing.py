@@ -27,8 +27,8 @@ KEEP = 0.5
 TOLERANCE = 0.15
 """Difference of the lumas at which 1/e of that share is left, in standard deviations of the frame's luma."""
 CUT_AGREEMENT = 0.6
-"""Mean of the agreement, 0 to 1, below which two frames are taken for a cut. Measured on a drive: 0.74 and more at 5 Hz,
-0.28 and less across cuts to other drives."""
+"""Mean of the agreement, 0 to 1, below which two frames are taken for a cut. Measured on a drive: 0.74 and more at
+5 Hz, 0.28 and less across cuts to other drives."""
 
 _STRIDE = 8
 _MIN_FLOW_SIDE = 16  # OpenCV's flow refuses the smallest pictures; at these the content is taken to stand still
