@@ -25,7 +25,7 @@ class Prediction:
     infer_s: float = 0.0
     """Seconds from the frame to its labels: resize, normalise, network, upsample, argmax."""
     render_s: float = 0.0
-    """Seconds from the labels to the rendered frame; on a GPU one kernel decides and draws, all but the legend, and that
+    """Seconds from the labels to the rendered frame; on a GPU one kernel decides and draws all but the legend, which
     counts in `infer_s`."""
     busy_s: float = 0.0
     """Seconds for which the segmenter was at work for this frame; frames that it works on at once share the time, so
