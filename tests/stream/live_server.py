@@ -28,7 +28,8 @@ def send(target: object, options: argparse.Namespace, container: str = "mpegts",
     with av.open(target, "w", format=container, options=low_delay) as output:
         video = output.add_stream("libx264", rate=options.fps, options={"preset": "ultrafast", "tune": "zerolatency"})
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        video.codec_context.gop_size = options.fps // 2
+        # A picture after a damaged one must not depend on it, or its number cannot be told for certain.
+        video.codec_context.gop_size = 1 if options.damage_every else options.fps // 2
         start_s = time.monotonic()
         for number in range(options.frames):
             if live:
