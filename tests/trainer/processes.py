@@ -20,6 +20,7 @@ def run_processes(count: int, worker: Callable[[Path], None], folder: Path) -> N
         f"worker(Path({str(folder)!r}))"
     )
     common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    common["PYTHONFAULTHANDLER"] = "1"  # a process that aborts says where
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code],
