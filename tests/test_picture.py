@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -38,6 +39,18 @@ def test_a_yuv_picture_becomes_rgb():
         planes=(np.full((2, 2), 255, np.uint8), *[np.full((1, 1), 255, np.uint8)] * 2), encoding=LIMITED_601
     )
     assert extremes.rgb.tolist() == [[[255, 125, 255]] * 2] * 2  # out of gamut: cut, not wrapped
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("matrix", ["bt601", "bt709", "bt2020"])
+def test_rgb_is_near_to_the_exact_values(matrix, full_range):
+    rng, encoding = np.random.default_rng(1), YuvEncoding(matrix=matrix, full_range=full_range)
+    y, u, v = (rng.integers(0, 256, size, dtype=np.uint8) for size in ((40, 60), (20, 30), (20, 30)))
+    yuv = np.stack([y, *(cv2.resize(plane.astype(np.float32), (60, 40)) for plane in (u, v))], axis=-1)
+    exact = np.clip((yuv - encoding.black) @ encoding.to_rgb().T, 0, 255)
+    error = np.abs(Picture(planes=(y, u, v), encoding=encoding).rgb - exact)
+    assert error.max() <= 2
+    assert error.mean() < 0.5
 
 
 def test_an_rgb_picture_is_its_plane():
