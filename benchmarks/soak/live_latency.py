@@ -77,7 +77,8 @@ def main(
             pipeline.start()
             _watch(server, started_s, minutes * 60, outage_every_s, memory)
             stats = pipeline.stats
-    latencies_ms = [latency_ms for second, latency_ms in samples if second >= WARM_UP_S]
+    warm = [sample for sample in samples if sample[0] >= WARM_UP_S]
+    latencies_ms = [latency_ms for _, latency_ms in warm]
     windows = [
         statistics.median(found)
         for start_s in np.arange(WARM_UP_S, minutes * 60, WINDOW_S)
@@ -95,14 +96,18 @@ def main(
         "median_ms_of_windows": {
             "lowest": min(windows),
             "highest": max(windows),
-            "first": windows[0],
-            "last": windows[-1],
+            "all": windows,
         },
+        "drift_ms_per_minute": round(_slope(warm) * 60, 2),
         "reported_total_p50_ms": round(stats.latency["total"].p50_ms, 1),
         "frames": {"in": stats.frames_in, "out": stats.frames_out, "dropped": stats.dropped, "lost": stats.lost},
         "reconnects": stats.signal.reconnects,
         "outage_s": round(stats.signal.outage_s, 1),
-        "memory_mib": {"first": memory[0][1], "last": memory[-1][1], "mib_per_hour": _slope_per_hour(memory)},
+        "memory_mib": {
+            "first": memory[0][1],
+            "last": memory[-1][1],
+            "mib_per_hour": round(_slope(memory[len(memory) // 2 :]) * 3600, 2),  # when all caches are full
+        },
         "machine": describe_machine(),
     }
     click.echo(json.dumps(report, indent=2))
@@ -134,10 +139,10 @@ def _resident_mib() -> float:
     return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 
 
-def _slope_per_hour(memory: list[tuple[float, float]]) -> float:
-    """The slope of a straight line through the second half, when all caches are full."""
-    half = np.array(memory[len(memory) // 2 :])
-    return round(float(np.polyfit(half[:, 0], half[:, 1], 1)[0]) * 3600, 2)
+def _slope(points: list[tuple[float, float]]) -> float:
+    """The slope of a straight line through them, per second."""
+    seconds, values = np.array(points).T
+    return float(np.polyfit(seconds, values, 1)[0])
 
 
 if __name__ == "__main__":
