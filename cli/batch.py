@@ -114,6 +114,8 @@ def check_batch(sources: Sequence[str], options: dict[str, Any]) -> None:
             raise click.UsageError(f"--{name} is for one source and one output file: -o out.mp4")
     if any(source.startswith("camera:") or "://" in source for source in sources):
         raise click.UsageError("a live source has no end and no name: give it an output file of its own: -o out.mp4")
+    if options["classes_csv"] is not None:
+        raise click.UsageError("--classes-csv is for one source: its rows do not say of which one they are")
 
 
 def _run(

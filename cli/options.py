@@ -1,10 +1,17 @@
-"""Values of the command line."""
+"""What the commands' options share: how values are read, and the options that several commands have."""
 
 import os
 import re
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import click
+
+Command = Callable[..., Any]
+BACKENDS = ("auto", "eager", "compile", "cudagraph", "tensorrt")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 NAMED_SIZES = {"seg50": (512, 1024), "seg75": (768, 1536), "seg100": (1024, 2048)}
 """Names that the paper gives to input sizes, as (height, width)."""
@@ -68,3 +75,21 @@ def parse_names(context: click.Context, parameter: click.Parameter, value: str |
     if not names:
         raise click.BadParameter(f"{value!r} names no class; expected names such as road,car", context, parameter)
     return names
+
+
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="auto",
+    show_default=True,
+    help="Number format of the network.",
+)
+debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of what happens.")
+
+
+def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Join decorators into one, in the order in which --help shows them."""
+    return lambda command: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), command)

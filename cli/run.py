@@ -4,15 +4,14 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
-from cli.batch import EXIT_LOST_FRAMES, check_batch, run_batch
+from cli.batch import EXIT_LOST_FRAMES, run_batch
 from cli.command import EXIT_OK, configure_logging, run_command
-from cli.options import parse_bytes, parse_names, parse_output, parse_path, parse_size
 from cli.outputs import file_sinks, written
+from cli.run_options import choose_sources, run_options
 from cli.signals import StopSignals
 from cli.statistics import Statistics
 from cli.systemd import ServiceNotifier
@@ -37,162 +36,7 @@ _IN_FLIGHT = 3  # two that the CPU works on at once, and one that waits for them
 
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("sources", nargs=-1, metavar="[SOURCE]...")
-@click.option("--camera", metavar="N|PATH", help="Segment a camera, by its number from 0 or its device path.")
-@click.option(
-    "-o",
-    "--output",
-    callback=parse_output,
-    metavar="FILE|DIR/",
-    help="Video to write: .mp4, .mov, .mkv, .webm or .avi; or a folder for one video per SOURCE.",
-)
-@click.option(
-    "--masks",
-    callback=parse_path,
-    metavar="DIR",
-    help="Folder for one palette PNG of class indices a frame.",
-)
-@click.option("--weights", help="Weights: s, or a .safetensors file from bsdnet-train.  [default: s]")
-@click.option("--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--backend",
-    type=click.Choice(["auto", "eager", "compile", "cudagraph", "tensorrt"]),
-    default="auto",
-    show_default=True,
-    help="How the network is run; auto takes the best that works here.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Number format of the network.",
-)
-@click.option(
-    "--size",
-    callback=parse_size,
-    metavar="SIZE",
-    default="auto",
-    show_default=True,
-    help="Size at which the network sees frames: WIDTHxHEIGHT in pixels, seg50 (1024x512), "
-    "seg75 (1536x768), seg100 (2048x1024), or auto: the training pictures' short side.",
-)
-@click.option(
-    "--target-fps",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="FPS",
-    help="Shrink the network's input, from --size down to half its sides, as far as it takes to segment FPS "
-    "frames per second.  [default: keep the size]",
-)
-@click.option(
-    "--smooth/--no-smooth",
-    default=False,
-    show_default=True,
-    help="Steady the classes: average what the network says along the motion of the picture.",
-)
-@click.option(
-    "--alpha",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    help="Opacity of the classes over the frame, 0 to 1.",
-)
-@click.option(
-    "--view",
-    type=click.Choice(["overlay", "mask", "side-by-side"]),
-    default="overlay",
-    show_default=True,
-    help="What a written frame shows.",
-)
-@click.option(
-    "--only",
-    callback=parse_names,
-    metavar="NAMES",
-    help="Classes to draw, separated by commas, such as road,car.  [default: all]",
-)
-@click.option(
-    "--record",
-    callback=parse_path,
-    metavar="FILE",
-    help="Write the segmented frames also as they came, with nothing drawn on them.",
-)
-@click.option(
-    "--classes-csv",
-    callback=parse_path,
-    metavar="FILE",
-    help="Table to write: the share of every class in each frame, from 0 to 1.",
-)
-@click.option(
-    "--stats",
-    callback=parse_path,
-    metavar="FILE",
-    help="Append statistics to FILE, a line of JSON a second: rates, losses, latencies, memory.",
-)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    metavar="PORT",
-    help="Serve the same for Prometheus on this port while running.",
-)
-@click.option("--metrics-host", default="127.0.0.1", show_default=True, help="Address on which --metrics-port listens.")
-@click.option(
-    "--duration",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="SECONDS",
-    help="Stop before the frame of this time, counted from the first one.  [default: the stream's end]",
-)
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.  [default: all]")
-@click.option(
-    "--fps", type=float, help="Frames per second of a folder of images or of the demo.  [default: 15; of the demo 25]"
-)
-@click.option(
-    "--hwaccel",
-    type=click.Choice(["auto", "none"]),
-    default="auto",
-    show_default=True,
-    help="Decode video files on an NVIDIA GPU where that works, unless --device is cpu; or never.",
-)
-@click.option("--audio/--no-audio", default=True, show_default=True, help="Copy the source's sound.")
-@click.option(
-    "--encoder",
-    default="auto",
-    show_default=True,
-    metavar="NAME",
-    help="H.264 encoder: libx264, h264_nvenc, h264_qsv, h264_videotoolbox or h264_v4l2m2m; auto takes one in hardware "
-    "that works here, else libx264.",
-)
-@click.option(
-    "--crf",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Constant quality, from best to worst: H.264 0 to 51, .webm 0 to 63, .avi 1 to 31; auto takes libx264 then.  "
-    "[default: 21, 31 and 3]",
-)
-@click.option(
-    "--preset",
-    metavar="NAME",
-    help="Preset of libx264, from ultrafast to veryslow; auto takes libx264 then.  [default: ultrafast]",
-)
-@click.option(
-    "--segment",
-    type=click.FloatRange(min=1),
-    metavar="SECONDS",
-    help="Write files of so many seconds, out-000001.mp4 and so on, each finished and forced to disk.  "
-    "[default: one file]",
-)
-@click.option(
-    "--segment-budget",
-    callback=parse_bytes,
-    metavar="SIZE",
-    help="Delete the oldest of our segments of this name to keep them within SIZE, such as 10GB.  [default: keep all]",
-)
-@click.option(
-    "--rescue",
-    callback=parse_path,
-    metavar="FILE.part",
-    help="Finish the .part that a killed run has left, and do nothing else.",
-)
-@click.option("-y", "--overwrite", is_flag=True, help="Replace an existing output, once the new one is finished.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of what happens.")
+@run_options
 @click.version_option(package_name="bsdnet")
 def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     """Segment SOURCE and write it with its classes drawn.
@@ -204,34 +48,12 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     Exit codes: 0 all frames written; 1 error, or of several sources one gave nothing; 2 wrong usage; 3 written, but
     frames of the source were lost; 130 and 143 written up to an interruption.
     """
-    sources = options.pop("sources")
-    if options["rescue"] is not None:
-        if sources or options["camera"] is not None:
-            raise click.UsageError("--rescue takes no SOURCE: it finishes what is there already")
-        configure_logging("bsdnet-run", debug=options["debug"])
-        return _rescue(options)
-    if bool(sources) == (options["camera"] is not None):
-        raise click.UsageError("give one thing to segment: SOURCE or --camera")
-    if options["camera"] is not None:
-        sources = (f"camera:{options['camera']}",)
-    if all(options[name] is None for name in ("output", "masks", "classes_csv")):
-        raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, --classes-csv FILE, or several of them")
-    for one, other in combinations(("output", "masks", "record", "classes_csv", "stats"), 2):
-        if options[one] is not None and options[one] == options[other]:
-            names = f"--{one} and --{other}".replace("_", "-")
-            raise click.UsageError(f"{names} both name {options[one]}: give each a place of its own")
-    if options["segment"] is not None and options["output"] is None:
-        raise click.UsageError("--segment needs a name to make those of the files from: -o out.mp4")
-    if options["segment"] is None and options["segment_budget"] is not None:
-        raise click.UsageError("--segment-budget needs --segment: it is for recordings in several files")
-    is_batch = len(sources) > 1 or options["into_folder"]
-    if is_batch:
-        check_batch(sources, options)
-        if options["classes_csv"] is not None:
-            raise click.UsageError("--classes-csv is for one source: its rows do not say of which one they are")
+    sources = choose_sources(options.pop("sources"), options)
     configure_logging("bsdnet-run", debug=options["debug"])
+    if options["rescue"] is not None:
+        return _rescue(options)
     with Statistics(options["stats"], host=options["metrics_host"], port=options["metrics_port"]) as statistics:
-        if is_batch:
+        if options["into_folder"]:
             return _run_all(sources, options, statistics)
         return run({**options, "source": sources[0]}, statistics)
 

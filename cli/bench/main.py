@@ -8,23 +8,18 @@ import click
 from click.core import ParameterSource
 
 from cli.bench.options import (
-    BACKENDS,
     DEFAULT_SIZES,
-    PRECISIONS,
     backend_option,
-    debug_option,
-    device_option,
     json_option,
     markdown_option,
-    options,
     parse_exact_size,
     parse_plot,
-    precision_option,
     rounds_option,
     sizes_option,
     weights_option,
 )
 from cli.command import configure_logging, run_command
+from cli.options import BACKENDS, PRECISIONS, debug_option, device_option, options, precision_option
 
 _NAME = "bsdnet-bench"
 _FRAME_SIZE = click.option(

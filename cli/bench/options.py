@@ -2,18 +2,13 @@
 
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import click
 
-from cli.options import parse_size
+from cli.options import BACKENDS, Command, parse_size
 
-Command = Callable[..., Any]
 DEFAULT_SIZES = ("512x512", "seg50", "960x720", "seg75", "seg100")
-BACKENDS = ("auto", "eager", "compile", "cudagraph", "tensorrt")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 def parse_sizes(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[int, int]]:
@@ -66,18 +61,8 @@ def sizes_option(default: Sequence[str]) -> Callable[[Command], Command]:
     )
 
 
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
-)
 backend_option = click.option(
     "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="How the network is run."
-)
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="auto",
-    show_default=True,
-    help="Number format of the network.",
 )
 weights_option = click.option(
     "--weights", default="s", show_default=True, help="Weights: s, or a .safetensors file from bsdnet-train."
@@ -88,7 +73,6 @@ json_option = click.option(
 markdown_option = click.option(
     "--markdown", callback=parse_target, metavar="FILE", help="File for the printed tables, in Markdown."
 )
-debug_option = click.option("--debug", is_flag=True, help="Show the traceback of an error, and more of what happens.")
 
 
 def rounds_option(default: int) -> Callable[[Command], Command]:
@@ -100,8 +84,3 @@ def rounds_option(default: int) -> Callable[[Command], Command]:
         show_default=True,
         help="Rounds that count; in each, everything has its turn.",
     )
-
-
-def options(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    """Join decorators into one, in the order in which --help shows them."""
-    return lambda command: reduce(lambda inner, decorate: decorate(inner), reversed(decorators), command)

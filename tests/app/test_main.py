@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import app.main
+import cli.run
 from app.engine import EngineChoice
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,13 @@ def test_every_option_is_explained():
     for option in app.main.cli.params:
         if isinstance(option, click.Option):
             assert option.help
+
+
+def test_it_has_the_options_of_the_network_that_bsdnet_run_has():
+    ours, theirs = ({option.name: option for option in command.params} for command in (app.main.cli, cli.run.cli))
+    for name in ("weights", "device", "backend", "precision", "size"):
+        one, other = (options[name].to_info_dict() for options in (ours, theirs))
+        assert one == other
 
 
 def test_the_guide_names_every_option():
