@@ -8,12 +8,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from bsdnet.classes import IGNORE_INDEX
+from trainer.degrade import degrade
 from trainer.recipes import SegmentationRecipe
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainTransform:
-    """Random scale, crop and flip in one warp, then colour jitter."""
+    """Random scale, crop and flip in one warp, then colour jitter and, with the recipe's probability, a degradation."""
 
     recipe: SegmentationRecipe
     """Where the ranges come from."""
@@ -47,6 +48,8 @@ class TrainTransform:
             borderValue=(IGNORE_INDEX,),
         )
         colored = jitter_colors(np.asarray(seen, np.uint8), self.recipe.color_jitter, rng)
+        if self.recipe.degradation > 0 and rng.random() < self.recipe.degradation:
+            colored = degrade(colored, rng)
         return colored, np.asarray(seen_labels, np.uint8)
 
     def _random_view(
