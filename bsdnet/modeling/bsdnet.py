@@ -198,7 +198,7 @@ def bsdnet_s(num_classes: int = 19) -> BSDNet:
 
 
 def bsdnet_b(num_classes: int = 19) -> BSDNet:
-    """Build BSDNet-B: 16.1 M parameters with 19 classes, weights drawn at random.
+    """Build BSDNet-B: 16.2 M parameters with 19 classes, weights drawn at random.
 
     Raises:
         ConfigError: `num_classes` is not a positive whole number.

@@ -1,0 +1,102 @@
+"""What the shipped weights can do, and how they were made: blocks of the README, the model card and the checkpoints."""
+
+import re
+from typing import Any
+
+from benchmarks.tables.markdown import fixed, percent, power, signed, table
+
+_BEYOND_THE_LABELS = {
+    "color_jitter": (0, "random colours of strength {}"),
+    "degradation": (0, "a share of {} of the crops degraded as by a worse camera"),
+    "class_weight_offset": (None, "class weights 1 / ln({} + share)"),
+    "label_smoothing": (0, "labels smoothed by {}"),
+    "ema_decay": (0, "moving average of the weights with decay {}"),
+    "class_balance": (0, "a share of {} of the crops drawn to show a class"),
+    "hard_pixel_share": (1, "the hardest {} of the pixels alone"),
+    "auxiliary_weight": (0, "an auxiliary head of weight {}"),
+}
+"""Fields of a recipe: the value that switches each off, and what it is called."""
+
+
+def miou(val: dict[str, Any], test: dict[str, Any]) -> str:
+    """The two figures of the README."""
+    return f"mIoU **{percent(test['miou'])}** on test and\n{percent(val['miou'])} on validation"
+
+
+def by_class(val: dict[str, Any], test: dict[str, Any]) -> str:
+    """IoU of every class on both splits."""
+    rows = [["**mIoU**", *(f"**{percent(split['miou'])}**" for split in (val, test))]]
+    rows += [[name, percent(val["iou"][name]), percent(iou)] for name, iou in test["iou"].items()]
+    return table(["class", "val", "test"], rows)
+
+
+def drive(name: str, report: dict[str, Any]) -> str:
+    """MIoU on one drive of a split."""
+    return f"{name} {percent(report['miou_by_drive'][name])}"
+
+
+def recipe(segmentation: dict[str, Any]) -> str:
+    """The training's numbers; `segmentation` is the run's recipe as JSON."""
+    length = f"{segmentation['epochs']} epochs" if segmentation["epochs"] else f"{segmentation['iterations']} steps"
+    height, width = segmentation["crop_size"]
+    smallest, largest = segmentation["scale_range"]
+    numbers = [
+        length,
+        f"batches of {segmentation['batch_size']} crops of {width}x{height}",
+        "AdamW",
+        f"peak rate {power(segmentation['lr'])}",
+        f"polynomial decay {segmentation['poly_power']:g}",
+        f"scales {smallest:g} to {largest:g}",
+        "flips" if segmentation["flip_probability"] else "no flips",
+    ]
+    beyond = []
+    for name, (off, text) in _BEYOND_THE_LABELS.items():
+        value = segmentation.get(name, off)
+        if value != off:
+            beyond.append(text.format(f"{value:g}"))
+    return ", ".join(numbers) + ",\n" + ", ".join([*beyond, f"seed {segmentation['seed']}"])
+
+
+def top_1(log: str, digits: int) -> str:
+    """The best accuracy that pretraining logged, in per cent."""
+    found = re.search(r"^best evaluation ([\d.]+) %", log, re.MULTILINE)
+    if found is None:
+        raise KeyError("best evaluation")
+    return f"{fixed(float(found[1]), digits)} % top-1"
+
+
+def pretraining(recipe: dict[str, Any]) -> str:
+    """How long pretraining was."""
+    return f"{recipe['epochs']} epochs"
+
+
+def pretraining_numbers(recipe: dict[str, Any]) -> str:
+    """The numbers of pretraining that a row of the checkpoints has."""
+    return f"batch {recipe['batch_size']}, AdamW, lr {power(recipe['lr'])}, seed {recipe['seed']}"
+
+
+def half_precision(report: dict[str, Any]) -> str:
+    """Half precision against fp32."""
+    equal, miou = report["pixels_equal_to_fp32_percent"], report["miou_percent"]
+    return (
+        f"{report['images']} pictures of CamVid's test split: {fixed(equal['bf16'], 2)} % of the pixels as in fp32 "
+        f"with bf16, {fixed(equal['fp16'], 2)} % with\nfp16; mIoU {fixed(miou['fp32'], 2)}, {fixed(miou['bf16'], 2)} "
+        f"and {fixed(miou['fp16'], 2)} with fp32, bf16 and fp16"
+    )
+
+
+def teacher(report: dict[str, Any]) -> str:
+    """What the teacher of the ablation scores on the drive that it never saw."""
+    return f"scores {percent(report['miou'])} there"
+
+
+def distillation(report: dict[str, Any]) -> str:
+    """The ablation of the losses, pairs of seeds."""
+    names = {"student alone": "student alone", "+ CWD": "with CWD", "+ OFA": "with OFA", "+ SIDM": "with both (SIDM)"}
+    first, *_ = report["rows"]
+    rows = []
+    for row in report["rows"]:
+        differences = "" if row is first else ", ".join(map(signed, row["difference"]))
+        rows.append([names[row["row"]], fixed(row["mean"]), fixed(row["deviation"]), differences])
+    header = ["", f"mIoU, mean of {len(report['seeds'])}", "deviation", "difference to alone, pair by pair"]
+    return table(header, rows)

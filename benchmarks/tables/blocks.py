@@ -1,0 +1,58 @@
+"""Every block that a document may have: its name, the function that writes it, and the results that this takes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from benchmarks.tables import accuracy, speed, video
+
+
+class Block(NamedTuple):
+    """A piece of Markdown, and where its figures come from."""
+
+    render: Callable[..., str]
+    """Takes the content of each file: what a JSON file holds, or the text of any other."""
+    files: tuple[str, ...]
+    """Names in benchmarks/results."""
+
+
+_SPLITS = ("camvid-s.val.json", "camvid-s.test.json")
+_PEERS = ("speed-peers-cpu.json",)
+_STEADINESS = ("temporal-consistency.json",)
+_SMOOTHING = ("smoothing-command-cpu.json",)
+_SIZES = ("size-accuracy.json",)
+
+BLOCKS = {
+    "parameters-s": Block(partial(speed.parameters, model="BSDNet-S"), _PEERS),
+    "miou": Block(accuracy.miou, _SPLITS),
+    "by-class": Block(accuracy.by_class, _SPLITS),
+    "drive-0001TP": Block(partial(accuracy.drive, "0001TP"), ("camvid-s.test.json",)),
+    "drive-Seq05VD": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-s.test.json",)),
+    "recipe": Block(accuracy.recipe, ("camvid-s.recipe.json",)),
+    "top-1": Block(partial(accuracy.top_1, digits=1), ("pretrain-s.log",)),
+    "top-1-exact": Block(partial(accuracy.top_1, digits=2), ("pretrain-s.log",)),
+    "pretraining": Block(accuracy.pretraining, ("pretrain-s.recipe.json",)),
+    "pretraining-numbers": Block(accuracy.pretraining_numbers, ("pretrain-s.recipe.json",)),
+    "half-precision": Block(accuracy.half_precision, ("precision-cpu.json",)),
+    "teacher": Block(accuracy.teacher, ("teacher-b1-camvid-0001TP.json",)),
+    "distillation": Block(accuracy.distillation, ("ablation-distill.json",)),
+    "peers": Block(speed.peers, _PEERS),
+    "naive-pipeline": Block(speed.naive_pipeline, ("naive-pipeline-s-cpu.json", "naive-pipeline-b-cpu.json")),
+    "whole-command": Block(
+        speed.whole_command, ("end-to-end-cpu.json", "end-to-end-seg50-cpu.json", "pipeline-cpu.json")
+    ),
+    "smoothing-share": Block(speed.smoothing_share, _SMOOTHING),
+    "smoothing-pairs": Block(speed.smoothing_pairs, _SMOOTHING),
+    "training": Block(
+        speed.training, ("training-speed-cpu.json", "training-speed-sidm-cpu.json", "training-memory-b-cpu.json")
+    ),
+    "schemes": Block(video.schemes, _STEADINESS),
+    "other-frames": Block(video.other_frames, _STEADINESS),
+    "smoothed-classes": Block(video.smoothed_classes, _STEADINESS),
+    "losing-classes": Block(video.losing_classes, _STEADINESS),
+    "cuts": Block(video.cuts, _STEADINESS),
+    "smoothing-cost": Block(video.cost, _STEADINESS),
+    "smoothing-own-share": Block(video.own_share, _STEADINESS),
+    "sizes": Block(video.sizes, _SIZES),
+    "size-losses": Block(video.size_losses, _SIZES),
+}

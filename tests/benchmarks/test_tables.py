@@ -1,0 +1,226 @@
+"""The documents have the figures of benchmarks/results, and what is wrong with either is said in one line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from benchmarks.tables import __main__ as command
+from benchmarks.tables import accuracy, markdown, speed, video
+from benchmarks.tables.blocks import BLOCKS
+from benchmarks.tables.documents import RESULTS, block_names, documents, update
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A copy of all documents and results."""
+    for path in [*documents(ROOT), *(ROOT / RESULTS).glob("*")]:
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    return tmp_path
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+# The repository
+
+
+def test_every_document_agrees_with_the_results():
+    assert update(ROOT, BLOCKS, write=False) == []
+
+
+def test_every_block_is_in_a_document():
+    assert {name for path in documents(ROOT) for name in block_names(path.read_text())} == set(BLOCKS)
+
+
+@pytest.mark.parametrize("path", documents(ROOT), ids=lambda path: path.name)
+def test_no_marker_breaks_a_paragraph_or_a_row(path: Path):
+    lines = ["", *path.read_text().splitlines(), ""]
+    for before, line, after in zip(lines, lines[1:], lines[2:], strict=False):
+        if re.match(r" {0,3}<!--", line):  # to Markdown a line that begins so is a paragraph's end
+            assert (before if "results:" in line else after) == "", line
+            assert line.count("<!--") == 1
+            assert line.endswith("-->")
+        if line.startswith("|"):
+            assert line.count("<!-- results: ") == line.count("<!-- end -->"), line
+
+
+# What differs
+
+
+def test_a_changed_result_is_found_and_written_into_every_document(root: Path):
+    change(root / RESULTS / "camvid-s.test.json", miou=0.71249)
+    before = {path: path.read_text() for path in documents(root)}
+    found = update(root, BLOCKS, write=False)
+    assert {path: path.read_text() for path in documents(root)} == before
+    assert found == [
+        f"README.md: the block 'miou' differs from {RESULTS}",
+        f"bsdnet/weights/MODEL_CARD.md: the block 'by-class' differs from {RESULTS}",
+    ]
+    assert update(root, BLOCKS, write=True) == found
+    assert update(root, BLOCKS, write=False) == []
+    after = {path: path.read_text() for path in documents(root)}
+    miou = markdown.percent(json.loads((ROOT / RESULTS / "camvid-s.test.json").read_text())["miou"])
+    readme, card = root / "README.md", root / "bsdnet/weights/MODEL_CARD.md"
+    assert after.pop(readme) == before.pop(readme).replace(f"mIoU **{miou}** on test", "mIoU **71.2** on test")
+    assert after.pop(card) == before.pop(card).replace(f"** | **{miou}** |", "** | **71.2** |")
+    assert after == before
+
+
+def test_a_figure_that_was_changed_by_hand_is_put_right(root: Path):
+    readme = root / "README.md"
+    right = readme.read_text()
+    readme.write_text(right.replace(" times) | SCTNet-B |", "1 times) | SCTNet-B |"))
+    assert update(root, BLOCKS, write=True) == [f"README.md: the block 'peers' differs from {RESULTS}"]
+    assert readme.read_text() == right
+
+
+def test_the_command_checks_writes_and_is_content(root: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "ROOT", root)
+    change(root / RESULTS / "precision-cpu.json", images=48)
+    line = f"README.md: the block 'half-precision' differs from {RESULTS}"
+    checked = CliRunner().invoke(command.main, ["--check"])
+    assert (checked.exit_code, checked.stdout.splitlines()) == (1, [line])
+    written = CliRunner().invoke(command.main, [])
+    assert (written.exit_code, written.stdout.splitlines()) == (0, [f"{line}: written anew"])
+    checked = CliRunner().invoke(command.main, ["--check"])
+    assert (checked.exit_code, checked.output) == (0, "")
+
+
+# What is wrong
+
+
+def test_a_missing_file_is_named(root: Path):
+    (root / RESULTS / "speed-peers-cpu.json").unlink()
+    with pytest.raises(click.ClickException) as error:
+        update(root, BLOCKS, write=False)
+    assert error.value.message == (
+        "README.md: the block 'peers' needs benchmarks/results/speed-peers-cpu.json, which is missing"
+    )
+
+
+def test_a_figure_that_is_not_in_its_file_is_named(root: Path):
+    path = root / RESULTS / "teacher-b1-camvid-0001TP.json"
+    path.write_text("{}")
+    with pytest.raises(click.ClickException, match=r"^README.md: the block 'teacher' needs 'miou' in teacher-b1.*json"):
+        update(root, BLOCKS, write=False)
+
+
+def test_a_broken_file_is_named_and_nothing_is_written(root: Path):
+    change(root / RESULTS / "camvid-s.test.json", miou=0.9)
+    (root / RESULTS / "temporal-consistency.json").write_text('{"schemes": {')
+    before = (root / "README.md").read_text()
+    with pytest.raises(click.ClickException, match=r"^docs/smoothing.md: .* temporal-consistency.json is broken: Exp"):
+        update(root, BLOCKS, write=True)
+    assert (root / "README.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- results: mious -->1<!-- end -->", r"README.md: there is no block 'mious', only .*\bmiou\b"),
+        ("\na <!-- end -->", "README.md:2: <!-- end --> ends no block"),
+        ("\na <!-- results: miou -->1", "README.md:2: <!-- results: miou --> has no <!-- end -->"),
+        (
+            "a <!-- results: miou -->\n<!-- results: peers -->1<!-- end -->",
+            "README.md:1: <!-- results: miou --> has no <!-- end -->",
+        ),
+        ("<!-- results: miou -->1<!-- end -->\n<!-- end -->", "README.md:2: <!-- end --> ends no block"),
+    ],
+)
+def test_a_wrong_marker_is_named_in_one_line(root: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str):
+    monkeypatch.setattr(command, "ROOT", root)
+    (root / "README.md").write_text(text)
+    result = CliRunner().invoke(command.main, [])
+    assert result.exit_code == 1
+    assert re.fullmatch(f"Error: {message}.*\n", result.stderr)
+    assert (root / "README.md").read_text() == text
+
+
+# The pieces
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(60.355, 2, "60.36"), (82.05, 1, "82.1"), (66.1, 0, "66"), (-0.04, 1, "0.0"), (0.5, 0, "1"), (-1.25, 1, "-1.3")],
+)
+def test_halves_go_up_as_by_hand(value: float, digits: int, text: str):
+    assert markdown.fixed(value, digits) == text
+
+
+def test_signs_shares_and_powers():
+    assert [markdown.signed(value) for value in (0.45, 0.0, -1.84)] == ["+0.5", "+0.0", "-1.8"]
+    assert markdown.percent(0.588302280086364) == "58.8"
+    assert [markdown.power(value) for value in (0.001, 0.00025, 2.0)] == ["1e-3", "2.5e-4", "2e0"]
+
+
+def test_a_table():
+    assert markdown.table(["", "ms"], [["a", "1"], ["b", ""]]) == "| | ms |\n|---|---|\n| a | 1 |\n| b | |"
+
+
+def test_val_comes_before_test():
+    val = {"miou": 0.7, "iou": {"road": 0.9, "car": 0.5}}
+    test = {"miou": 0.6, "iou": {"road": 0.8, "car": 0.4}}
+    assert accuracy.by_class(val, test).splitlines()[2:] == [
+        "| **mIoU** | **70.0** | **60.0** |", "| road | 90.0 | 80.0 |", "| car | 50.0 | 40.0 |"
+    ]  # fmt: skip
+    assert accuracy.miou(val, test) == "mIoU **60.0** on test and\n70.0 on validation"
+
+
+def test_peers_are_compared_with_ours_before_anything_is_rounded():
+    times = {"BSDNet-S": 10.04, "SCTNet_S": 12.06, "DDRNet_23_slim": 15.06, "PIDNet_S": 20.08,
+             "BSDNet-B": 50.0, "SCTNet_B": 60.0, "DDRNet_23": 80.0}  # fmt: skip
+    report = {"rows": [{"model": name, "network": {"p50_ms": time}} for name, time in times.items()]}
+    assert speed.peers(report).splitlines()[2:] == [
+        "| **BSDNet-S** | **10.0** | **BSDNet-B** | **50.0** |",
+        "| SCTNet-S | 12.1 (1.20 times) | SCTNet-B | 60.0 (1.20 times) |",
+        "| DDRNet-23-slim | 15.1 (1.50 times) | DDRNet-23 | 80.0 (1.60 times) |",
+        "| PIDNet-S | 20.1 (2.00 times) | | |",
+    ]
+
+
+def test_a_recipe_names_what_is_switched_on():
+    recipe = json.loads((ROOT / RESULTS / "camvid-s.recipe.json").read_text())
+    recipe |= {"epochs": None, "iterations": 900, "color_jitter": 0.0, "class_weight_offset": None, "ema_decay": 0.999,
+               "hard_pixel_share": 1.0, "crop_size": [320, 448], "seed": 3}  # fmt: skip
+    assert accuracy.recipe(recipe) == (
+        f"900 steps, batches of {recipe['batch_size']} crops of 448x320, AdamW, peak rate 1e-3, polynomial decay 0.9, "
+        "scales 0.5 to 2, flips,\nmoving average of the weights with decay 0.999, seed 3"
+    )
+
+
+def test_pretraining_is_as_good_as_its_log_says_at_the_end():
+    log = "top-1 accuracy on validation pictures: 13.78 %\nbest evaluation 38.64 %, weights in runs/x\n"
+    assert (accuracy.top_1(log, digits=1), accuracy.top_1(log, digits=2)) == ("38.6 % top-1", "38.64 % top-1")
+    with pytest.raises(KeyError, match="best evaluation"):
+        accuracy.top_1("killed", digits=1)
+
+
+def test_the_row_that_others_are_compared_with_has_no_difference():
+    rows = [{"row": name, "mean": 30.0, "deviation": 1.0, "difference": [change, -change]}
+            for name, change in (("student alone", 0.0), ("+ SIDM", 2.25))]  # fmt: skip
+    assert accuracy.distillation({"seeds": [0, 1], "rows": rows}).splitlines()[2:] == [
+        "| student alone | 30.0 | 1.0 | |", "| with both (SIDM) | 30.0 | 1.0 | +2.3, -2.3 |"
+    ]  # fmt: skip
+
+
+def test_smoothing_costs_the_median_pair():
+    report = {"pairs": [{"off_fps": 50.0, "smooth_fps": fps} for fps in (25.0, 45.0, 49.5)]}
+    assert speed.smoothing_share(report) == "about 10 %"
+    assert speed.smoothing_pairs(report).endswith("fps, so 10 % in the median pair, from 1 to 50 %")
+
+
+def test_sizes_go_from_large_to_small_whatever_their_order_in_the_file():
+    report = json.loads((ROOT / RESULTS / "size-accuracy.json").read_text())
+    turned = {**report, "rows": report["rows"][::-1]}
+    assert (video.sizes(turned), video.size_losses(turned)) == (video.sizes(report), video.size_losses(report))
