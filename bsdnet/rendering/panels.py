@@ -49,7 +49,7 @@ class _Patch:
     add: NDArray[np.uint8]
     top: int
     left: int
-    _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _copies: dict[object, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
 
     def blend(self, plane: NDArray[np.uint8]) -> None:
         height, width = self.keep.shape[:2]
@@ -57,10 +57,12 @@ class _Patch:
         region[:] = cv2.add(cv2.multiply(region, self.keep, scale=1 / 255), self.add)
 
     def blend_torch(self, plane: Tensor) -> None:
-        if plane.device not in self._on_device:
+        # A copy for each stream of a GPU: one that another stream made, or may free, would have to be waited for.
+        place = torch.cuda.current_stream(plane.device) if plane.is_cuda else plane.device
+        if place not in self._copies:
             keep = torch.from_numpy(self.keep).to(plane.device).float() / 255
-            self._on_device[plane.device] = keep, torch.from_numpy(self.add).to(plane.device)
-        keep, add = self._on_device[plane.device]
+            self._copies[place] = keep, torch.from_numpy(self.add).to(plane.device)
+        keep, add = self._copies[place]
         height, width = self.keep.shape[:2]
         region = plane[self.top : self.top + height, self.left : self.left + width]
         region.copy_((region * keep).round_().add_(add))

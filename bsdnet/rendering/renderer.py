@@ -5,7 +5,8 @@ so every way to compute it that is off by less than 1/510 rounds to the same pix
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, get_args
 
 import cv2
@@ -121,17 +122,38 @@ class Renderer:
             if beside:
                 out.planes[number][:, : plane.shape[1]] = plane
             self._draw(plane, halved if number else labels, target, number, picture.encoding)
+        self.draw_legend(out, labels)
+        return out
+
+    @property
+    def legend_follows_labels(self) -> bool:
+        """Whether the legend depends on the frame, because not all drawn classes have room in it."""
+        return self.style.legend and len(self._drawn) > LEGEND_LIMIT
+
+    @cached_property
+    def without_legend(self) -> "Renderer":
+        """One that draws the same, but no legend."""
+        return Renderer(self.classes, replace(self.style, legend=False))
+
+    def draw_legend(self, rendered: Picture, labels: NDArray[np.uint8]) -> None:
+        """Draw the legend, if the style wants one, onto a picture as of `render_picture`, in place.
+
+        Args:
+            rendered: the picture; side by side it is twice as wide as the labels.
+            labels: class indices, `(H, W)` uint8.
+        """
         legend = self._legend(labels)
         if legend is not None:
-            legend.blend(drawn, picture.encoding)
-        return out
+            beside = self.style.view == "side-by-side"
+            drawn = [plane[:, plane.shape[1] // 2 if beside else 0 :] for plane in rendered.planes]
+            legend.blend(drawn, rendered.encoding)
 
     def render_torch(
         self, planes: Sequence[Tensor], labels: Tensor, encoding: YuvEncoding | None = None
     ) -> tuple[Tensor, ...]:
         """Draw a label map onto its frame on the tensors' device, pixel for pixel as `render_picture` does.
 
-        Nothing waits for the device, but for the legend of sets of more than 19 classes: it reads which are there.
+        Nothing waits for the device, unless `legend_follows_labels`: then it reads which classes are there.
 
         Args:
             planes: the frame's planes, uint8, as of a `Picture`.
@@ -177,6 +199,8 @@ class Renderer:
     def blend_legend(self, drawn: Sequence[Tensor], labels: Tensor, encoding: YuvEncoding | None) -> None:
         """Draw the legend, if the style wants one, onto a drawn frame's planes, in place and on their device.
 
+        It waits for the device if `legend_follows_labels`.
+
         Args:
             drawn: planes of the part of the picture that shows the classes.
             labels: class indices, `(H, W)` uint8.
@@ -221,7 +245,7 @@ class Renderer:
         if not self.style.legend:
             return None
         shown = self._drawn
-        if len(shown) > LEGEND_LIMIT:
+        if self.legend_follows_labels:
             sample = labels[::SAMPLE_STEP, ::SAMPLE_STEP].reshape(-1)
             counts = np.bincount(sample.cpu().numpy() if isinstance(sample, Tensor) else sample, minlength=256)
             frequent = sorted(shown, key=lambda index: -int(counts[index]))[:LEGEND_LIMIT]

@@ -213,7 +213,7 @@ class AdaptiveSegmenter:
         self._frame_size = frame_size
         check_target(target_fps)
         sizes = size_ladder(segmenter.size_for(frame_size))
-        segmenter.prepare(sizes)
+        segmenter.prepare(sizes, frame_size=frame_size)
         costs_s = _measure_costs(segmenter, frame_size, sizes)
         self._controller = SizeController(costs_s, target_fps)
         self._lock = threading.Lock()

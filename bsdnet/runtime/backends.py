@@ -153,7 +153,8 @@ class Network:
     def _build(self, size: Size) -> Run:
         while True:
             try:
-                return self._backend.build(size)
+                with torch.autocast(self._target.device.type, enabled=False):  # its casts would be recorded
+                    return self._backend.build(size)
             except BackendError as error:
                 self._step_down(error)
                 self._backend = self._first_that_can_run()

@@ -23,6 +23,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bsdnet.errors import BackendError, BsdnetError
@@ -121,7 +122,8 @@ class CudaRunner:
             frame: the frame; it must not be written to by other streams than the current one.
             size: height and width at which the network sees it.
             outputs: what to compute; labels always are.
-            renderer: draws the frame, if that is among the outputs.
+            renderer: draws the frame, if that is among the outputs. A legend that follows the labels is left out: only
+                the GPU knows them.
 
         Returns:
             The results, in memory of their own.
@@ -129,6 +131,8 @@ class CudaRunner:
         Raises:
             BackendError: as of `submit`.
         """
+        if renderer.legend_follows_labels:
+            renderer = renderer.without_legend
         with self._launching():
             caller = self._device.current_stream()
             shapes = _result_shapes([tuple(plane.shape) for plane in frame.planes], outputs, renderer)
@@ -190,20 +194,26 @@ class CudaRunner:
         if turn is not None:
             smooth = partial(turn.average, guide=guide_received.view(torch.float32) if guide.size else None)
         results = _device_results(computed, shapes, job.outputs)
-        renderer = job.renderer if results.drawn else None
-        begin, inferred, drawn = self._queue_compute(frame, job.size, renderer, results, smooth)
+        late_legend = bool(results.drawn) and job.renderer.legend_follows_labels
+        renderer = job.renderer.without_legend if late_legend else job.renderer
+        begin, inferred, drawn = self._queue_compute(
+            frame, job.size, renderer if results.drawn else None, results, smooth
+        )
 
         self._download.wait_event(drawn)
-        wanted = computed if "labels" in job.outputs else computed[results.labels.numel() :]
+        with_labels = late_legend or "labels" in job.outputs
+        wanted = computed if with_labels else computed[results.labels.numel() :]
         host = self._device.pinned(wanted.numel())
         self._device.queue(self._download, lambda: host.copy_(wanted, non_blocking=True))
         downloaded.record(self._download)
 
-        parts = list(_split(host, shapes if "labels" in job.outputs else shapes[1:]))
+        parts = list(_split(host, shapes if with_labels else shapes[1:]))
+        labels = parts.pop(0).numpy() if with_labels else None
         return _CudaHandle(
-            labels=parts.pop(0) if "labels" in job.outputs else None,
-            confidence=parts.pop(0) if "confidence" in job.outputs else None,
-            rendered=tuple(parts),
+            labels=labels if "labels" in job.outputs else None,
+            confidence=parts.pop(0).numpy() if "confidence" in job.outputs else None,
+            rendered=tuple(plane.numpy() for plane in parts),
+            draw_legend=None if labels is None or not late_legend else partial(job.renderer.draw_legend, labels=labels),
             encoding=picture.encoding,
             begin=begin,
             inferred=inferred,
@@ -266,9 +276,10 @@ class _Slot:
 class _CudaHandle:
     """Results in page-locked memory, valid once `downloaded` has happened."""
 
-    labels: Tensor | None
-    confidence: Tensor | None
-    rendered: tuple[Tensor, ...]
+    labels: NDArray[np.uint8] | None
+    confidence: NDArray[np.uint8] | None
+    rendered: tuple[NDArray[np.uint8], ...]
+    draw_legend: Callable[[Picture], None] | None
     encoding: YuvEncoding | None
     begin: torch.cuda.Event
     inferred: torch.cuda.Event
@@ -288,15 +299,22 @@ class _CudaHandle:
             render_s = self.inferred.elapsed_time(self.drawn) / 1000
         except RuntimeError as error:
             raise inference_failure(error) from error
-        planes = tuple(plane.numpy() for plane in self.rendered)
         return Prediction(
-            labels=None if self.labels is None else self.labels.numpy(),
-            confidence=None if self.confidence is None else self.confidence.numpy(),
-            rendered=Picture(planes=planes, encoding=self.encoding) if planes else None,
+            labels=self.labels,
+            confidence=self.confidence,
+            rendered=self._rendered() if self.rendered else None,
             infer_s=infer_s,
             render_s=render_s,
             busy_s=infer_s + render_s,
         )
+
+    def _rendered(self) -> Picture:
+        if self.draw_legend is None:
+            return Picture(planes=self.rendered, encoding=self.encoding)
+        # Only here is it known which classes the legend has to show. Each call draws onto a copy of its own.
+        picture = Picture(planes=tuple(plane.copy() for plane in self.rendered), encoding=self.encoding)
+        self.draw_legend(picture)
+        return picture
 
     def done(self) -> bool:
         """Tell whether `result` would return at once."""

@@ -2,12 +2,14 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from bsdnet.picture import YuvEncoding
+from bsdnet.errors import ConfigError
+from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer
 from bsdnet.runtime.postprocess import labels_on_device
 from bsdnet.runtime.preprocess import Preprocessor
@@ -23,6 +25,33 @@ class DeviceFrame:
     """uint8, as of a `Picture`: the pixels of a row are contiguous."""
     encoding: YuvEncoding | None = None
     """What Y, U and V mean; None: it is RGB."""
+
+    @classmethod
+    def of(cls, picture: Picture, device: torch.device) -> Self:
+        """Copy a picture to a device; this waits until it is there."""
+        planes = (torch.from_numpy(np.ascontiguousarray(plane)).to(device) for plane in picture.planes)
+        return cls(planes=tuple(planes), encoding=picture.encoding)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.planes[0].shape[0], self.planes[0].shape[1]
+
+    def check(self, device: torch.device) -> None:
+        """Reject what is no frame on a device: code on a GPU would read whatever lies there.
+
+        Raises:
+            ConfigError: the planes lie elsewhere, or make no picture.
+        """
+        for plane in self.planes:
+            pixel_strides = (1,) if plane.ndim == 2 else (3, 1)
+            if plane.device != device or plane.dtype != torch.uint8 or plane.stride()[1:] != pixel_strides:
+                raise ConfigError(
+                    f"a frame on {device} needs uint8 planes there whose rows have no gaps between pixels; "
+                    f"got {plane.dtype} on {plane.device} with strides {plane.stride()}"
+                )
+        shapes = [np.broadcast_to(np.uint8(0), plane.shape) for plane in self.planes]  # they take no memory
+        Picture(planes=tuple(shapes), encoding=self.encoding)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

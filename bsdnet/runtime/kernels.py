@@ -187,7 +187,10 @@ def _taps(position, scale, length, BOX: tl.constexpr):
 @triton.jit
 def _box_start(box, length, boxes, BOX: tl.constexpr):
     """First pixel of a box: boxes are spread evenly where `length` is no multiple of BOX."""
-    return ((2 * box + 1) * length // boxes - BOX + 1) // 2
+    start = box
+    if BOX > 1:
+        start = ((2 * box + 1) * length // boxes - BOX + 1) // 2
+    return start
 
 
 @triton.jit
@@ -262,25 +265,9 @@ def _decide_kernel(
     upper = logits + tl.maximum(band - 1, 0) * logit_row_stride
     lower = logits + tl.minimum(band, logit_rows - 1) * logit_row_stride
     down = (y + 0.5) * y_scale + 0.5 - band
-    at = tl.maximum((x + 0.5) * x_scale - 0.5, 0.0)
-    left = tl.minimum(at.to(tl.int32), logit_columns - 1)
-    right = tl.minimum(left + 1, logit_columns - 1)
-    along = at - left
-
-    label = tl.full((ROWS, COLUMNS), 0, tl.int32)
-    best = tl.full((ROWS, COLUMNS), float("-inf"), tl.float32)
-    total = tl.full((ROWS, COLUMNS), 0, tl.float32)  # of exp(logit - best) over the classes so far
-    for index in range(CLASSES):
-        near, far = index * class_stride + left * logit_stride, index * class_stride + right * logit_stride
-        above = _interpolate(tl.load(upper + near).to(tl.float32), tl.load(upper + far).to(tl.float32), along)
-        below = _interpolate(tl.load(lower + near).to(tl.float32), tl.load(lower + far).to(tl.float32), along)
-        logit = _interpolate(above, below, down)  # (1, COLUMNS) and (ROWS, 1) -> (ROWS, COLUMNS)
-        larger = logit > best
-        if CONFIDENCE:
-            ratio = tl.exp(-tl.abs(logit - best))
-            total = tl.where(larger, total * ratio + 1, total + ratio)
-        label = tl.where(larger, index, label)
-        best = tl.where(larger, logit, best)
+    left, right, along = _taps(x, x_scale, logit_columns, 1)
+    near, far = left * logit_stride, right * logit_stride
+    label, total = _choose(upper, lower, near, far, class_stride, along, down, CLASSES, CONFIDENCE)
 
     tl.store(labels + y * width + x, label.to(tl.uint8), mask=inside)
     if CONFIDENCE:
@@ -296,6 +283,44 @@ def _decide_kernel(
         beside = width // CHROMA_STEP * PIXEL_STRIDE
         _draw(second + chroma, second_drawn + drawn, table + 2, label, inside, beside, BESIDE)
         _draw(third + chroma, third_drawn + drawn, table + 4, label, inside, beside, BESIDE)
+
+
+@triton.jit
+def _choose(
+    upper,
+    lower,
+    near,  # (1, COLUMNS)
+    far,  # (1, COLUMNS)
+    class_stride,
+    along,  # (1, COLUMNS)
+    down,  # (ROWS, 1)
+    CLASSES: tl.constexpr,
+    CONFIDENCE: tl.constexpr,
+):
+    """Interpolate between the logits of two rows, at two offsets each.
+
+    Gives the largest class, and the sum of exp(logit - largest logit) over all classes, both (ROWS, COLUMNS).
+    """
+    best = tl.zeros_like(along * down) + float("-inf")
+    total = tl.zeros_like(best)
+    label = total.to(tl.int32)
+    for index in range(CLASSES):
+        start = index * class_stride
+        above = _interpolate(_logit(upper + start + near), _logit(upper + start + far), along)
+        below = _interpolate(_logit(lower + start + near), _logit(lower + start + far), along)
+        logit = _interpolate(above, below, down)
+        larger = logit > best
+        if CONFIDENCE:
+            ratio = tl.exp(-tl.abs(logit - best))
+            total = tl.where(larger, total * ratio + 1, total + ratio)
+        label = tl.where(larger, index, label)
+        best = tl.where(larger, logit, best)
+    return label, total
+
+
+@triton.jit
+def _logit(pointer):
+    return tl.load(pointer).to(tl.float32)
 
 
 @triton.jit

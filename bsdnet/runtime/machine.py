@@ -6,6 +6,8 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
+import bsdnet
+
 PACKAGES = ("torch", "torch-tensorrt", "triton", "numpy", "opencv-python-headless", "av")
 """Packages whose versions make a difference to speed."""
 
@@ -59,5 +61,5 @@ def _revision() -> str:
             for command in commands
         )
     except (OSError, subprocess.CalledProcessError):
-        return metadata.version("bsdnet")
+        return bsdnet.__version__  # what runs from a folder is not installed
     return revision + ("+" if changes else "")

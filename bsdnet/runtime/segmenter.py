@@ -16,11 +16,11 @@ from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.devices import select_device
 from bsdnet.errors import BackendError, ConfigError
-from bsdnet.picture import Picture
+from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer, RenderStyle
 from bsdnet.runtime.backends import BackendName, Network, PrecisionName, select_precision
 from bsdnet.runtime.cuda_runner import CudaDevice, CudaRunner
-from bsdnet.runtime.cuda_stages import select_stages
+from bsdnet.runtime.cuda_stages import DeviceFrame, DeviceResults, select_stages
 from bsdnet.runtime.prediction import Output, PredictionHandle
 from bsdnet.runtime.preprocess import Preprocessor
 from bsdnet.runtime.runners import CpuRunner, Job, Runner
@@ -33,6 +33,7 @@ MAX_ASPECT = 8
 SHIPPED = ("s", "b")
 """Names of weights that can ship with the package."""
 LABELS: frozenset[Output] = frozenset({"labels"})
+RENDERED: frozenset[Output] = frozenset({"rendered"})
 
 
 class Segmenter:
@@ -147,7 +148,13 @@ class Segmenter:
         height, width = (max(SIZE_STEP, math.floor(side * scale / SIZE_STEP + 0.5) * SIZE_STEP) for side in frame_size)
         return height, width
 
-    def prepare(self, sizes: Iterable[tuple[int, int]]) -> None:
+    def prepare(
+        self,
+        sizes: Iterable[tuple[int, int]],
+        *,
+        frame_size: tuple[int, int] | None = None,
+        outputs: AbstractSet[Output] = RENDERED,
+    ) -> None:
         """Make the network ready for input sizes, so that no frame waits for it.
 
         Backends that build engines build them here, which can take minutes, or load those that they built before. At
@@ -155,6 +162,9 @@ class Segmenter:
 
         Args:
             sizes: heights and widths at which the network shall see frames, such as `size_for` gives.
+            frame_size: height and width of the frames. On a GPU the kernels around the network, which are compiled for
+                each format of frames, are then made ready too: black frames, RGB and YUV 4:2:0, take the whole way.
+            outputs: what will be asked of these frames; see `submit`.
 
         Raises:
             ConfigError: a size is none.
@@ -162,7 +172,12 @@ class Segmenter:
         """
         for size in sizes:
             _check_size(size)
-            self._network.prepare((int(size[0]), int(size[1])))
+            size = (int(size[0]), int(size[1]))
+            self._network.prepare(size)
+            if frame_size is not None and self.device.type == "cuda":
+                for picture in _black_pictures(frame_size):
+                    for smoother in (None, Smoother()):  # averaged logits are of another type
+                        self.submit(picture, outputs=outputs, size=size, smoother=smoother).result()
 
     def predict(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Segment one frame.
@@ -232,8 +247,7 @@ class Segmenter:
         if not isinstance(picture, Picture):
             _check_frame(picture)
             picture = Picture(planes=(np.ascontiguousarray(picture),))
-        if not outputs or not outputs <= set(get_args(Output)):
-            raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, got {sorted(outputs)}")
+        _check_outputs(outputs)
         if self._closed:
             raise BackendError("this segmenter is closed; load another one")
         size = size or self.size_for(picture.size)
@@ -246,6 +260,42 @@ class Segmenter:
             if turn is not None:
                 turn.close()
             raise
+
+    def run_resident(
+        self,
+        frame: DeviceFrame,
+        *,
+        outputs: AbstractSet[Output] = RENDERED,
+        style: RenderStyle | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> DeviceResults:
+        """Segment a frame that lies on the GPU, and leave the results there; `DeviceFrame.of` brings a picture there.
+
+        Nothing is copied from or to the host and nothing waits for the GPU: what the current stream does before is
+        seen, and what it does afterwards sees the results.
+
+        Args:
+            frame: the frame; it must not be written to by other streams than the current one.
+            outputs: as of `submit`; labels are there in any case.
+            style: as of `submit`. A legend is left out where the class set has more classes than it has room for.
+            size: as of `submit`.
+
+        Returns:
+            The results, in memory of their own.
+
+        Raises:
+            ConfigError: the frame lies elsewhere or is none, or `outputs` is as `submit` refuses it.
+            BackendError: the segmenter is not on a GPU or is closed, or the backend cannot run frames of this size.
+        """
+        _check_outputs(outputs)
+        if not isinstance(self._runner, CudaRunner):
+            raise BackendError(
+                f"this segmenter runs on {self.device}, frames can stay on a GPU only: load it with device 'cuda', "
+                "or use submit, which takes frames in memory"
+            )
+        frame.check(self.device)
+        renderer = self._renderer_for(style or self.style)
+        return self._runner.run_resident(frame, size or self.size_for(frame.size), frozenset(outputs), renderer)
 
     def close(self) -> None:
         """Finish what was submitted and free the worker; closing twice is fine."""
@@ -270,6 +320,22 @@ class Segmenter:
 def _check_size(size: tuple[int, int]) -> None:
     if len(size) != 2 or any(int(side) != side or side < SIZE_STEP for side in size):
         raise ConfigError(f"size must be (height, width) of at least {SIZE_STEP} pixels each, got {size}")
+
+
+def _check_outputs(outputs: AbstractSet[Output]) -> None:
+    if not outputs or not outputs <= set(get_args(Output)):
+        raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, got {sorted(outputs)}")
+
+
+def _black_pictures(size: tuple[int, int]) -> list[Picture]:
+    """A picture of each format that frames of a size can have."""
+    height, width = size
+    pictures = [Picture(planes=(np.zeros((height, width, 3), np.uint8),))]
+    if height % 2 == width % 2 == 0:
+        chroma = np.zeros((height // 2, width // 2), np.uint8)
+        encoding = YuvEncoding(matrix="bt709", full_range=False)
+        pictures.append(Picture(planes=(np.zeros(size, np.uint8), chroma, chroma), encoding=encoding))
+    return pictures
 
 
 def _check_frame(rgb: NDArray[np.uint8]) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -31,6 +32,7 @@ Run = Callable[[Tensor], Tensor]
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
+_capturing = threading.Lock()  # PyTorch records one graph at a time in a process
 _WARM_UP_CALLS = 3  # libraries set themselves up and choose algorithms in the first calls, which cannot be recorded
 
 
@@ -206,22 +208,45 @@ def capture(run: Run, x: Tensor) -> Run:
         x: an example of its input. The recorded call gets its inputs in the same memory order.
     """
     still = x.clone()
-    stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+    # PyTorch has 32 streams of each priority and hands them out again and again. What another thread queues on the one
+    # that is being recorded would become part of the recording, and nothing else uses this priority.
+    stream = torch.cuda.Stream(x.device, priority=-1)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(x.device))
-    # The fastest algorithms are looked for in the first calls; recorded is what was found.
-    with torch.cuda.stream(stream), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+    with _capturing, torch.cuda.stream(stream), _fastest_algorithms():
         for _ in range(_WARM_UP_CALLS):
             run(still)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             logits = run(still)
+    return _Replay(run, graph, still, logits)
 
-    def replay(x: Tensor) -> Tensor:
-        still.copy_(x)
-        graph.replay()
-        return logits
 
-    return replay
+@dataclass(frozen=True, eq=False, slots=True)
+class _Replay:
+    recorded: Run
+    """It owns the weights that the graph reads: without it they would be freed."""
+    graph: torch.cuda.CUDAGraph
+    still: Tensor
+    logits: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.still.copy_(x)
+        self.graph.replay()
+        return self.logits
+
+
+@contextmanager
+def _fastest_algorithms() -> Iterator[None]:
+    """Have cuDNN try its algorithms for each new convolution, and use the best from then on.
+
+    `cudnn.flags` would also allow TF32 where the user has forbidden it.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

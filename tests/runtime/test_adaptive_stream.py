@@ -55,7 +55,7 @@ class FakeSegmenter:
     def size_for(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return LADDER[0]
 
-    def prepare(self, sizes: list[tuple[int, int]]) -> None:
+    def prepare(self, sizes: list[tuple[int, int]], *, frame_size: tuple[int, int]) -> None:
         assert not self.asked
         self.prepared += sizes
 

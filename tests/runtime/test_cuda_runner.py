@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bsdnet.classes import CAMVID_11
+from bsdnet.classes import CAMVID_11, ClassSet
 from bsdnet.errors import BackendError
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer, RenderStyle
@@ -25,6 +25,9 @@ BT709 = YuvEncoding(matrix="bt709", full_range=False)
 PREPROCESSOR = Preprocessor((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), torch.device("cpu"), torch.float32)
 OVERLAY = Renderer(CAMVID_11, RenderStyle(legend=False))
 BESIDE = Renderer(CAMVID_11, RenderStyle(view="side-by-side", legend=False))
+LARGE_SET = ClassSet(
+    name="large", names=tuple(f"{i}" for i in range(30)), colors=tuple((255, 8 * i, 0) for i in range(30))
+)
 TEMPERS = [("lazy", 0), ("eager", 0), *(("random", seed) for seed in range(4))]
 
 
@@ -214,6 +217,35 @@ def test_memory_is_kept_from_frame_to_frame(lazy):
     before = lazy.calls
     runner.submit(job_of(MAX_PENDING))
     assert lazy.calls - before == 5  # upload, infer, draw, download, and memory that the results are handed out in
+
+
+@pytest.mark.parametrize("outputs", [("rendered",), ("labels", "confidence", "rendered"), ("labels",)], ids="+".join)
+@pytest.mark.parametrize("view", ["overlay", "side-by-side"])
+def test_a_legend_of_the_frames_own_classes_waits_for_nothing(lazy, view, outputs):
+    renderer = Renderer(LARGE_SET, RenderStyle(view=view))
+    runner = runner_on(lazy)
+    kind = {"size": (180, 240), "encoding": BT709, "outputs": outputs, "renderer": renderer}
+    jobs = [job_of(seed, **kind) for seed in range(MAX_PENDING)]
+    handles = [runner.submit(job) for job in jobs]
+    assert lazy.waits == 0
+    for handle, job in zip(handles, jobs, strict=True):
+        check(handle.result(), job)
+        check(handle.result(), job)  # drawn once all the same
+    if "rendered" in outputs:
+        without = expected_of(job_of(0, **kind | {"renderer": renderer.without_legend}))[2]
+        with_legend = expected_of(jobs[0])[2]
+        assert not np.array_equal(without[0], with_legend[0]), "there is a legend"
+
+
+def test_on_the_gpu_there_is_no_legend_of_the_frames_own_classes(lazy):
+    renderer = Renderer(LARGE_SET, RenderStyle())
+    job = job_of(0, size=(180, 240), outputs=("rendered",), renderer=renderer)
+    frame = DeviceFrame.of(job.picture, torch.device("cpu"))
+    results = runner_on(lazy).run_resident(frame, job.size, job.outputs, renderer)
+    assert lazy.waits == 0
+    lazy.caller.synchronize()
+    without = job_of(0, size=(180, 240), outputs=("rendered",), renderer=renderer.without_legend)
+    assert np.array_equal(results.drawn[0].numpy(), expected_of(without)[2][0])
 
 
 @pytest.mark.parametrize("failing", range(1, 9))  # three pieces of memory, upload, infer, draw, results, download
