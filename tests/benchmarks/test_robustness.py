@@ -48,16 +48,16 @@ def test_a_report_has_every_figure(street_camvid: Path, tmp_path: Path):
     output, plot, sheet = tmp_path / "out.json", tmp_path / "plot.png", tmp_path / "sheet.png"
     result = run(
         street_camvid, "--weights", f"a={first}", "--weights", f"b={second}", "--weights", f"again={first}",
-        "--split", "train", "--hold-out", "B", "--step", 3, "--seed", 7,
+        "--split", "train", "--hold-out", "B", "--step", 6, "--seed", 7,
         "--output", output, "--plot", plot, "--sheet", sheet,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     report = json.loads(output.read_text())
     assert report["command"] == (
         "python -m benchmarks.robustness camvid --weights a=one.safetensors --weights b=two.safetensors "
-        "--weights again=one.safetensors --hold-out B --split train --step 3 --seed 7 --precision fp32 --threads 1"
+        "--weights again=one.safetensors --hold-out B --split train --step 6 --seed 7 --precision fp32 --threads 1"
     )
-    assert (report["images"], report["seed"], report["split"], report["hold_out"]) == (2, 7, "train", "B")
+    assert (report["images"], report["seed"], report["split"], report["hold_out"]) == (1, 7, "train", "B")
     assert report["weights"]["a"] == report["weights"]["again"] != report["weights"]["b"]
     assert list(report["weights"]["a"]["corrupted"]) == list(CORRUPTIONS)
 
@@ -66,7 +66,7 @@ def test_a_report_has_every_figure(street_camvid: Path, tmp_path: Path):
         (None, 1, report["weights"]["a"]["clean"]),
         ("night", 4, {key: row[3] for key, row in report["weights"]["a"]["corrupted"]["night"].items()}),
     ):
-        seen = Corrupted(pictures=pictures, step=3, corruption=kind, strength=strength, seed=7)
+        seen = Corrupted(pictures=pictures, step=6, corruption=kind, strength=strength, seed=7)
         matrix = evaluate(checkpoint.model, seen, torch.device("cpu"), options=EvaluationOptions(short_side=64))
         road = 100 * matrix.iou[CAMVID_11.names.index("road")]
         assert found == pytest.approx({"miou_percent": 100 * matrix.mean_iou, "road_iou_percent": road}, abs=0.006)
