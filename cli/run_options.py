@@ -1,11 +1,14 @@
 """The options of bsdnet-run, and which of them go together."""
 
+import os
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import click
 
+from bsdnet.stream.partial_file import partial_path
 from cli.batch import check_batch
 from cli.options import (
     BACKENDS,
@@ -199,6 +202,8 @@ def choose_sources(arguments: Sequence[str], values: dict[str, Any]) -> tuple[st
         return ()
     if bool(arguments) == (camera is not None):
         raise click.UsageError("give one thing to segment: SOURCE or --camera")
+    if camera is not None and Path(camera).is_file():
+        raise click.UsageError(f"--camera {camera} is a file: give it as SOURCE")
     sources = tuple(arguments) if camera is None else (f"camera:{camera}",)
     _check_outputs(values)
     if len(sources) > 1 or values["into_folder"]:
@@ -210,10 +215,15 @@ def _check_outputs(values: dict[str, Any]) -> None:
     if all(values[name] is None for name in ("output", "masks", "classes_csv")):
         raise click.UsageError("nothing to write: give -o OUT.mp4, --masks DIR, --classes-csv FILE, or several of them")
     for one, other in combinations(("output", "masks", "record", "classes_csv", "stats"), 2):
-        if values[one] is not None and values[one] == values[other]:
+        if _places(values[one]) & _places(values[other]):
             names = f"--{one} and --{other}".replace("_", "-")
             raise click.UsageError(f"{names} both name {values[one]}: give each a place of its own")
     if values["segment"] is not None and values["output"] is None:
         raise click.UsageError("--segment needs a name to make those of the files from: -o out.mp4")
     if values["segment"] is None and values["segment_budget"] is not None:
         raise click.UsageError("--segment-budget needs --segment: it is for recordings in several files")
+
+
+def _places(path: Path | None) -> set[str]:
+    """Where something is written, finished or not, the same by whatever name."""
+    return set() if path is None else {os.path.realpath(name) for name in (path, partial_path(path))}

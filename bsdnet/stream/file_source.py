@@ -340,7 +340,7 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
             if stream.codec_context is None:
                 raise SourceError(f"{path} holds video in a format for which there is no decoder")
             return stream
-    kinds = sorted({stream.type for stream in container.streams})
+    kinds = sorted({"a cover picture" if stream.type == "video" else stream.type for stream in container.streams})
     raise SourceError(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'}")
 
 

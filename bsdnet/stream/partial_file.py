@@ -17,7 +17,7 @@ if sys.platform != "win32":
 
 def partial_path(path: Path) -> Path:
     """Where a video is written until it is finished."""
-    return path.with_name(path.name + ".part")
+    return path.parent / f"{path.name}.part"
 
 
 class PartialFile:

@@ -81,6 +81,8 @@ class StreamPipeline:
         for name, value in (("in_flight", in_flight), ("queue_frames", queue_frames), ("max_frames", max_frames)):
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; a pipeline needs at least 1")
+        if max_time_s is not None and not max_time_s > 0:
+            raise ConfigError(f"the duration, max_time_s, is {max_time_s}; expected seconds above 0")
         self._source = source
         self._info = source.info
         self._segmenter = segmenter

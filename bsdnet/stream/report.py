@@ -1,5 +1,6 @@
 """What is known of a running stream and of what segments it, at one moment, for logs and monitors."""
 
+import contextlib
 import json
 import logging
 import os
@@ -158,6 +159,7 @@ class StatsFile:
         self._is_torn = False
         check_folder(path.parent)
         try:
+            self._is_new = not path.exists()
             if path.is_file() and path.stat().st_size:
                 self._check_old_lines()
             self._file = path.open("ab", buffering=0)
@@ -180,7 +182,11 @@ class StatsFile:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Close the file, and remove it if it was made for nothing: the stream never began."""
         self._file.close()
+        with contextlib.suppress(OSError):
+            if self._is_new and not self._path.stat().st_size:
+                self._path.unlink()
 
     def _check_old_lines(self) -> None:
         with self._path.open("rb") as file:

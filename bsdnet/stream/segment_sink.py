@@ -1,6 +1,7 @@
 """A recording in files of a given length, each finished before the next one is."""
 
 import contextlib
+import math
 import threading
 from concurrent.futures import Future
 from fractions import Fraction
@@ -65,8 +66,8 @@ class SegmentSink(VideoSink):
         self._settings = encoder or EncoderSettings()
         self._settings.check_container(FORMATS[self._path.suffix.lower()])
         for name, value in (("segment_s", segment_s), ("budget_bytes", budget_bytes)):
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} is {value}; expected more than 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; expected more than 0, and not infinite")
         self._segment_s = Fraction(segment_s)
         self._store = SegmentStore(
             self._path, budget_bytes=budget_bytes, keep=[] if source_path is None else [Path(source_path)]

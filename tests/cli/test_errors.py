@@ -98,6 +98,9 @@ def test_a_video_cut_off_before_its_index(refused: Callable[..., None], work: Pa
         (["-o", "out.mp4", "-y", "--preset", "hasty"], ["'hasty'", "ultrafast"]),
         (["-o", "a" * 5000 + ".mp4"], ["too long"]),
         (["--masks", "."], ["not empty"]),
+        (["--classes-csv", "."], [". is a folder"]),
+        (["--classes-csv", "/"], ["/ is a folder"]),
+        (["-o", "none/out.mp4", "--stats", "stats.jsonl"], ["mkdir -p none"]),
         (["--masks", "out.mp4", "-y"], ["out.mp4 is a file"]),
         (["--masks", "none/masks"], ["mkdir -p none"]),
     ],
@@ -188,6 +191,9 @@ def test_tensorrt_without_its_package(refused: Callable[..., None]):
         (["--only", "road,caar"], ["'caar'", "its classes are: sky, building"]),
         (["--fps", "10"], ["clip.mp4 has its own timestamps"]),
         (["--alpha", "nan"], ["alpha"]),
+        (["--duration", "nan"], ["max_time_s, is nan"]),
+        (["--segment", "nan"], ["segment_s is nan"]),
+        (["--segment", "inf"], ["segment_s is inf"]),
         (["--backend", "cudagraph"], ["CUDA"]),
     ],
 )
@@ -203,6 +209,10 @@ def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[
         (["clip.mp4", "-o", ""], "the path is empty"),
         (["clip.mp4", "--masks", ""], "the path is empty"),
         (["clip.mp4", "-o", "out.mp4", "--masks", "out.mp4"], "both name out.mp4"),
+        (["clip.mp4", "-o", "empty/o.mp4", "--record", "./empty/../empty/o.mp4"], "both name empty/o.mp4"),
+        (["clip.mp4", "-o", "new.mp4", "--stats", "new.mp4.part"], "--output and --stats both name new.mp4"),
+        (["clip.mp4", "-o", "link.mp4", "--classes-csv", "clip.mp4"], "--output and --classes-csv"),
+        (["--camera", "clip.mp4", "-o", "new.mp4"], "give it as SOURCE"),
         (["clip.mp4", "-o", "out.mp4", "--size", "1x1"], "32 to 9999"),
         (["clip.mp4", "-o", "out.mp4", "--size", "large"], "seg50, seg75, seg100 or auto"),
         (["clip.mp4", "-o", "out.mp4", "--only", ","], "names no class"),
@@ -222,7 +232,10 @@ def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[
         (["clip.mp4", "-o", "out.mp4", "--colour"], "No such option"),
     ],
 )
-def test_wrong_usage_exits_with_two(run: Run, work: Path, arguments: list[str], words: str):
+def test_wrong_usage_exits_with_two(
+    run: Run, work: Path, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(work)
     before = snapshot(work)
     result = run(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from av.video.reformatter import Colorspace
 
 from bsdnet.errors import SourceError
@@ -223,6 +224,19 @@ class TestFileErrors:
     @pytest.mark.parametrize(("name", "codec"), [("song.m4a", "aac"), ("song.wav", "pcm_s16le")])
     def test_sound_only(self, tmp_path: Path, name: str, codec: str) -> None:
         self.check(write_sound(tmp_path / name, codec), "no video stream", "audio")
+
+    def test_a_song_with_a_cover(self, tmp_path: Path) -> None:
+        song = write_sound(tmp_path / "plain.m4a", "aac")
+        with av.open(str(song)) as source, av.open(str(tmp_path / "song.m4a"), "w", format="mp4") as output:
+            sound = output.add_stream_from_template(source.streams.audio[0])
+            cover = output.add_stream("mjpeg", width=64, height=64, pix_fmt="yuvj420p")
+            cover.disposition = Disposition.attached_pic
+            output.mux(cover.encode(av.VideoFrame(64, 64, "yuvj420p")))
+            for packet in source.demux(audio=0):
+                if packet.size:
+                    packet.stream = sound
+                    output.mux(packet)
+        self.check(tmp_path / "song.m4a", "no video stream", "a cover picture and audio")
 
     def test_without_index(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "clip.mp4", noise_frames(10))
