@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import cycle, islice
 
 import cv2
 import numpy as np
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bsdnet.demo_scene import DemoScene
+from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.backends import BackendName, Network, PrecisionName, select_precision
+from bsdnet.runtime.cuda_stages import DeviceFrame
 from bsdnet.runtime.prediction import PredictionHandle
 from bsdnet.runtime.segmenter import Segmenter
 from bsdnet.runtime.timing import PeakMemory, Probe, Timing, device_clock, time_interleaved, wall_clock
@@ -28,6 +31,7 @@ IN_FLIGHT = 3
 """Frames under way at once where a stream is measured, as with bsdnet-run."""
 _BURST_MS = 250.0
 _BURST_FRAMES = (4, 256)  # fewer never leave the beginning and the end, which are slower; more tell nothing new
+_RESIDENT_FRAMES = 16  # a single one would lie in the GPU's cache all the time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,8 @@ class Row:
     """RGB frame in memory to drawn frame in memory, one at a time."""
     stream: Timing | None = None
     """The same for each frame of several under way."""
+    resident: Timing | None = None
+    """On a GPU: from a frame that lies there, as decoders give it, to the drawn frame that stays there, in a burst."""
     note: str = ""
     """Why it was not measured."""
 
@@ -175,10 +181,52 @@ def _prepare_frame(row: Row, settings: Settings, stack: ExitStack) -> dict[str, 
         return wall_clock(lambda: submit().result())
 
     latency()
-    fewest, most = _BURST_FRAMES
-    frames = min(most, max(fewest, round(_BURST_MS / latency())))
+    frames = _burst_frames(latency())
     burst = Probe(measure=lambda: time_burst(submit, frames), untimed=0, timed=1)
-    return {"frame": Probe(measure=latency), "stream": burst}
+    probes = {"frame": Probe(measure=latency), "stream": burst}
+    if settings.device.type == "cuda":
+        probes["resident"] = resident_probe(segmenter, rgb)
+    return probes
+
+
+def _burst_frames(latency_ms: float) -> int:
+    fewest, most = _BURST_FRAMES
+    return min(most, max(fewest, round(_BURST_MS / latency_ms)))
+
+
+def resident_probe(segmenter: Segmenter, rgb: NDArray[np.uint8]) -> Probe:
+    """Time frames that lie on the segmenter's device and stay there; see `Row.resident`.
+
+    Args:
+        segmenter: on a GPU.
+        rgb: `(H, W, 3)` uint8 RGB; the frames are this one, moved sideways.
+    """
+    clock = device_clock(segmenter.device)
+    moved = (np.roll(rgb, 8 * number, axis=1) for number in range(_RESIDENT_FRAMES))
+    frames = [DeviceFrame.of(as_decoded(rgb), segmenter.device) for rgb in moved]
+
+    def time_each(count: int) -> float:
+        def burst() -> None:
+            for frame in islice(cycle(frames), count):
+                segmenter.run_resident(frame)
+
+        return clock(burst) / count
+
+    time_each(1)  # compiles
+    count = _burst_frames(time_each(_RESIDENT_FRAMES))
+    return Probe(measure=lambda: time_each(count), untimed=0, timed=1)
+
+
+def as_decoded(rgb: NDArray[np.uint8]) -> Picture:
+    """Give a frame in the format of most decoders, YUV 4:2:0; of odd height or width it stays RGB."""
+    height, width = rgb.shape[:2]
+    if height % 2 or width % 2:
+        return Picture(planes=(np.ascontiguousarray(rgb),))
+    planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).reshape(-1)
+    y, u, v = np.split(planes, [height * width, height * width * 5 // 4])
+    half = (height // 2, width // 2)
+    encoding = YuvEncoding(matrix="bt601", full_range=False)  # OpenCV knows no other
+    return Picture(planes=(y.reshape(height, width), u.reshape(half), v.reshape(half)), encoding=encoding)
 
 
 def time_burst(submit: Callable[[], PredictionHandle], frames: int) -> float:

@@ -108,15 +108,19 @@ def as_json(row: Row) -> dict[str, Any]:
         "network": timing(row.network),
         "frame": timing(row.frame),
         "stream": timing(row.stream),
+        "resident": timing(row.resident),
         "note": row.note,
     }
 
 
 def speed_table(rows: Sequence[Row], settings: Settings) -> str:
     """Write the table of speeds, and under it what its columns mean."""
+    on_gpu = settings.with_frame and settings.device.type == "cuda"
     columns = ["model", "input", "backend", "M par.", "GMACs", "network ms p50 / p95 / p99", "FPS"]
     if settings.with_frame:
         columns += ["frame ms p50 / p95 / p99", "stream FPS"]
+    if on_gpu:
+        columns.append("resident FPS")
     if settings.memory:
         columns.append("MiB")
     lines = []
@@ -133,6 +137,8 @@ def speed_table(rows: Sequence[Row], settings: Settings) -> str:
         ]
         if settings.with_frame:
             cells += [percentiles(row.frame), number(fps(row.stream))]
+        if on_gpu:
+            cells.append(number(fps(row.resident)))
         if settings.memory:
             cells.append(number(None if row.peak_bytes is None else row.peak_bytes / 2**20, 0))
         lines.append(cells)
@@ -160,6 +166,8 @@ def _remarks(rows: Sequence[Row], settings: Settings) -> list[str]:
         remarks.append(
             f"- frame: RGB in memory to the overlay in memory, at {size}, one at a time; stream: {IN_FLIGHT} under way"
         )
+        if settings.device.type == "cuda":
+            remarks.append("- resident: YUV 4:2:0 on the GPU to the overlay on the GPU, one behind the other")
     remarks.append("- GMACs: multiply-accumulates of convolutions and matrix products, nothing else")
     if settings.memory:
         remarks.append(

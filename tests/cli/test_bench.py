@@ -5,20 +5,26 @@ import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from time import sleep
+from types import SimpleNamespace
 
 import click
 import cv2
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from bsdnet.modeling import BSDNet
+from bsdnet.picture import Picture
+from bsdnet.runtime.cuda_stages import DeviceFrame
 from bsdnet.runtime.timing import Timing
 from cli.bench import measure
 from cli.bench.candidates import count_macs, fold_foreign, load_candidate
 from cli.bench.main import bench, main
 from cli.bench.memory import peak_of_fresh_process
 from cli.bench.plot import network_series
+from cli.bench.report import as_json, speed_table
 from tests.cli.conftest import CONFIG, Result, run_main
 
 GUIDE = Path(__file__).parents[2] / "docs" / "benchmarking.md"
@@ -334,3 +340,38 @@ def test_lines_of_the_plot_go_from_small_to_large(factory: Path):
     points = [((64, 64), 1000.0), ((128, 64), 250.0)]
     assert network_series(rows) == ({"small eager fp32": points, "small compile fp32": points}, {})
     assert list(network_series(rows[::2])[0]) == ["small"], "what all have in common is not said"
+
+
+def test_frames_on_the_device_are_timed_in_bursts_of_the_decoders_format(monkeypatch: pytest.MonkeyPatch):
+    """On the wall clock of a stand-in for a GPU."""
+    seen: list[DeviceFrame] = []
+    segmenter = SimpleNamespace(
+        device=torch.device("cpu"), run_resident=lambda frame: seen.append(frame) or sleep(0.001)
+    )
+    monkeypatch.setattr(measure, "_BURST_MS", 20.0)
+    rgb = measure.drawn_frame((48, 64))
+    probe = measure.resident_probe(segmenter, rgb)
+    seen.clear()
+    assert probe.measure() >= 1, "milliseconds of each frame"
+    assert 4 <= len(seen) <= 20
+    assert len({id(frame) for frame in seen}) == min(len(seen), 16), "frames in turn"
+    assert len({frame.planes[0].numpy().tobytes() for frame in seen[:8]}) > 1
+    (y, u, _), encoding = seen[0].planes, seen[0].encoding
+    assert (y.shape, u.shape) == ((48, 64), (24, 32))
+    restored = Picture(planes=tuple(plane.numpy() for plane in seen[0].planes), encoding=encoding).rgb
+    assert np.abs(restored.astype(int) - rgb).mean() < 4
+    assert measure.as_decoded(rgb[:47]).encoding is None
+
+
+def test_what_stays_on_the_gpu_has_a_column_there(factory: Path):
+    case = measure.Case(candidate=load_candidate(f"{factory}:small"), size=(64, 64), backend="auto", precision="auto")
+    row = measure.Row(case=case, backend="cudagraph", precision="fp16", macs=None, resident=Timing.of([0.5]))
+    on_gpu, on_cpu = (
+        speed_table([row], measure.Settings(device=torch.device(device), rounds=1, with_frame=True))
+        for device in ("cuda", "cpu")
+    )
+    header, _, cells = (line.split("|") for line in on_gpu.splitlines()[:3])
+    assert (header[-2].strip(), cells[-2].strip()) == ("resident FPS", "2000.0")
+    assert "- resident: YUV 4:2:0 on the GPU" in on_gpu
+    assert "resident" not in on_cpu
+    assert as_json(row)["resident"]["fps"] == 2000

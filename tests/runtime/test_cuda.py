@@ -132,14 +132,17 @@ def test_results_stay_valid_while_later_frames_run(tiny_weights, backend):
         assert np.array_equal(first.result().labels, kept[0])
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("backend", ["eager", "cudagraph"])
 def test_nothing_in_the_stream_waits_for_the_gpu(tiny_weights, stages, backend):
     with Segmenter.load(tiny_weights, device="cuda", backend=backend) as segmenter:
         picture = picture_of((180, 320), 0, BT709)
+        frame = DeviceFrame.of(picture, segmenter.device)
         segmenter.submit(picture, outputs=EVERYTHING).result()  # builds, and uploads tables
         torch.cuda.set_sync_debug_mode("error")
         try:
             handles = [segmenter.submit(picture, outputs=EVERYTHING) for _ in range(12)]
+            segmenter.run_resident(frame)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         labels = [handle.result().labels for handle in handles]
@@ -165,10 +168,8 @@ def test_frames_may_lie_on_the_gpu_and_results_stay_there(tiny_weights, stages, 
         expected = [segmenter.submit(picture, outputs=EVERYTHING).result() for picture in pictures]
         results = []
         for picture in pictures:
-            planes = tuple(torch.from_numpy(plane).cuda() for plane in picture.planes)
-            frame = DeviceFrame(planes=planes, encoding=encoding)
-            size = segmenter.size_for(picture.size)
-            results.append(segmenter._runner.run_resident(frame, size, EVERYTHING, segmenter._renderer))
+            frame = DeviceFrame.of(picture, segmenter.device)
+            results.append(segmenter.run_resident(frame, outputs=EVERYTHING))
         for result, prediction in zip(results, expected, strict=True):
             assert np.array_equal(result.labels.cpu().numpy(), prediction.labels)
             assert np.array_equal(result.confidence.cpu().numpy(), prediction.confidence)
