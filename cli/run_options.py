@@ -205,6 +205,9 @@ def choose_sources(arguments: Sequence[str], values: dict[str, Any]) -> tuple[st
     if camera is not None and Path(camera).is_file():
         raise click.UsageError(f"--camera {camera} is a file: give it as SOURCE")
     sources = tuple(arguments) if camera is None else (f"camera:{camera}",)
+    masks = values["masks"]
+    if masks is not None and any(os.path.realpath(masks) == os.path.realpath(source) for source in sources):
+        raise click.UsageError(f"--masks names the source, {masks}: give it a folder of its own")
     _check_outputs(values)
     if len(sources) > 1 or values["into_folder"]:
         check_batch(sources, values)

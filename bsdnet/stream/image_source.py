@@ -1,6 +1,7 @@
 """Folders of images as videos."""
 
 import glob
+import logging
 import re
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from bsdnet.errors import SourceError
 from bsdnet.stream.indexed_source import DEFAULT_FPS, IndexedSource
 
+logger = logging.getLogger(__name__)
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 """Files that count as images, whatever their case."""
 
@@ -18,7 +21,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 class ImageFolderSource(IndexedSource):
     """The images of a folder, or those that a pattern finds, in the order in which people number them: 2 before 10.
 
-    Each image keeps its size. One that cannot be decoded is skipped and counted as lost.
+    Each image keeps its size. One that cannot be decoded is named, left out and counted as lost.
 
     Args:
         path: a folder, or a glob pattern such as `drive/*_left.png`; `**` goes into folders.
@@ -39,7 +42,10 @@ class ImageFolderSource(IndexedSource):
         super().__init__(name=name, size=(height, width), num_frames=len(self._paths), fps=fps)
 
     def _picture(self, index: int) -> NDArray[np.uint8] | None:
-        return _load(self._paths[index])
+        picture = _load(self._paths[index])
+        if picture is None:
+            logger.warning("%s cannot be decoded and is left out", self._paths[index])
+        return picture
 
 
 def _find_images(path: str | Path) -> list[Path]:
@@ -51,7 +57,8 @@ def _find_images(path: str | Path) -> list[Path]:
             found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  (may be absolute)
     except PermissionError:
         raise SourceError(f"{path} may not be read: permission denied") from None
-    images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+    # A link to nowhere is there and cannot be read: a lost image.
+    images = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES and (file.is_file() or not file.exists())]
     if not images:
         kind = "the folder" if folder.is_dir() else "the pattern"
         raise SourceError(f"{kind} {path} holds no image; expected files ending in {' '.join(IMAGE_SUFFIXES)}")
@@ -72,5 +79,8 @@ def _load(path: Path) -> NDArray[np.uint8] | None:
         return None
     if encoded.size == 0:
         return None
-    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    try:
+        bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    except cv2.error:  # it says that it has more pixels than OpenCV takes
+        return None
     return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

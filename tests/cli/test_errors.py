@@ -109,9 +109,9 @@ def test_outputs_that_cannot_be_written(refused: Callable[..., None], arguments:
     refused(["clip.mp4", *arguments], *words)
 
 
-def test_masks_never_replace_the_frames_that_they_are_made_from(refused: Callable[..., None], work: Path):
+def test_masks_never_replace_other_pictures(refused: Callable[..., None], work: Path):
     cv2.imwrite(str(work / "empty" / "000000.png"), numbered(3))
-    refused(["empty", "--masks", "empty", "-y"], "000000.png", "no mask")
+    refused(["clip.mp4", "--masks", "empty", "-y"], "000000.png", "no mask")
 
 
 def test_an_output_that_is_too_large_for_h264(refused: Callable[..., None], work: Path):
@@ -213,6 +213,7 @@ def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[
         (["clip.mp4", "-o", "new.mp4", "--stats", "new.mp4.part"], "--output and --stats both name new.mp4"),
         (["clip.mp4", "-o", "link.mp4", "--classes-csv", "clip.mp4"], "--output and --classes-csv"),
         (["--camera", "clip.mp4", "-o", "new.mp4"], "give it as SOURCE"),
+        (["empty", "--masks", "./empty/", "-y"], "--masks names the source, empty"),
         (["clip.mp4", "-o", "out.mp4", "--size", "1x1"], "32 to 9999"),
         (["clip.mp4", "-o", "out.mp4", "--size", "large"], "seg50, seg75, seg100 or auto"),
         (["clip.mp4", "-o", "out.mp4", "--only", ","], "names no class"),

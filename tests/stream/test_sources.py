@@ -1,5 +1,7 @@
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -65,6 +67,12 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
     yield plug
     FakeCapture.hang.set()
+
+
+def header_of_a_png(width: int, height: int) -> bytes:
+    """How a PNG begins that says it is so large."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +199,17 @@ class TestImageFolder:
         with ImageFolderSource(tmp_path, fps=10) as source:
             assert [(frame.index, frame.time_s) for frame in source] == [(0, 0.0), (2, 0.2)]
             assert source.lost_frames == 1
+
+    def test_what_was_lost_is_named(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        self.fill(tmp_path, "1.png", "2.png", "3.png")
+        (tmp_path / "1.png").write_bytes(header_of_a_png(60_000, 60_000))
+        (tmp_path / "3.png").unlink()
+        (tmp_path / "3.png").symlink_to("nowhere")
+        (tmp_path / "4.png").mkdir()
+        with ImageFolderSource(tmp_path) as source:
+            assert [number_of(frame.rgb) for frame in source] == [1]
+            assert source.lost_frames == 2
+        assert [str(tmp_path / name) in caplog.text for name in ("1.png", "2.png", "3.png")] == [True, False, True]
 
     def test_only_broken_images(self, tmp_path: Path) -> None:
         (tmp_path / "1.png").write_bytes(b"broken")
