@@ -201,7 +201,8 @@ def probe_compiler() -> str:
 def capture(run: Run, x: Tensor) -> Run:
     """Record a call on the GPU; what is returned replays it and overwrites its result at the next call.
 
-    Other threads may go on using the GPU meanwhile, but have to wait for some of the time.
+    Other threads may go on using the GPU meanwhile, but have to wait for some of the time; what waits for the whole
+    device there, as `torch.cuda.synchronize` does, makes the recording fail.
 
     Args:
         run: what to record; nothing in it may wait for the GPU.

@@ -30,7 +30,7 @@ def export_engines(options: dict[str, Any]) -> None:
         for size in dict.fromkeys(sizes):
             before = _engines(folder, size)
             start_s = time.perf_counter()
-            segmenter.prepare([size])
+            segmenter.prepare([size], frame_size=options["frame_size"])
             cost_s = time.perf_counter() - start_s
             fate = _fate(before, _engines(folder, size))
             lines.append([size_text(size), f"{segmenter.backend} {segmenter.precision}", fate, number(cost_s)])

@@ -222,7 +222,7 @@ def as_decoded(rgb: NDArray[np.uint8]) -> Picture:
     height, width = rgb.shape[:2]
     if height % 2 or width % 2:
         return Picture(planes=(np.ascontiguousarray(rgb),))
-    planes = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).reshape(-1)
+    planes = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420), np.uint8).reshape(-1)
     y, u, v = np.split(planes, [height * width, height * width * 5 // 4])
     half = (height // 2, width // 2)
     encoding = YuvEncoding(matrix="bt601", full_range=False)  # OpenCV knows no other

@@ -101,7 +101,7 @@ def test_what_builds_nothing_keeps_nothing(weights: Path, cache: Path):
 
 
 def test_engines_are_built_once(weights: Path, cache: Path, monkeypatch: pytest.MonkeyPatch):
-    def build(segmenter: Segmenter, sizes: list[tuple[int, int]]) -> None:
+    def build(segmenter: Segmenter, sizes: list[tuple[int, int]], *, frame_size: None) -> None:
         """As the engine cache does: an engine is written, or its time of use is renewed."""
         ((height, width),) = sizes
         cache.mkdir(exist_ok=True)

@@ -38,7 +38,8 @@ def kernels():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the interpreter's tensors are small
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_BLOCK", 2048)  # in the interpreter it is programs that cost time, not pixels
+        if DEVICE.type == "cpu":
+            patch.setattr(kernels, "_BLOCK", 2048)  # in the interpreter it is programs that cost time, not pixels
         yield kernels
     torch.set_num_threads(threads)
 
