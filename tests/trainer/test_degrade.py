@@ -45,9 +45,11 @@ def test_its_share_of_the_crops_is_degraded_and_no_label(pair, share: float):
 
 def test_chance_comes_from_the_generator_alone(pair):
     given = pair[0].copy()
-    first, again = ([degrade(pair[0], rng) for rng in generators(30)] for _ in range(2))
+    transform = TrainTransform(recipe=replace(PLAIN, degradation=1.0))
+    first, again = ([transform(*pair, rng)[0] for rng in generators(30)] for _ in range(2))
     for one, other in zip(first, again, strict=True):
         assert one.dtype == np.uint8
+        assert one[..., 0].mean() > one[..., 2].mean()  # red before blue, as it came
         np.testing.assert_array_equal(one, other)
     assert len({one.tobytes() for one in first}) == 30
     np.testing.assert_array_equal(pair[0], given)
@@ -86,7 +88,7 @@ def test_low_light_is_darker_tinted_and_keeps_the_order_of_levels():
     assert whites.max(1).min() < 0.45
     warmth = (pictures[:, 200, 0] - pictures[:, 200, 2]) / pictures[:, 200].max(1)
     assert warmth.min() < -0.15 < 0.15 < warmth.max()
-    assert (pictures[:, 64] * 2 < pictures[:, 128]).any()  # shadows lose most
+    assert (pictures[:, 64] * 2.5 < pictures[:, 128]).any()  # shadows lose most
 
 
 def test_a_veil_brightens_what_is_dark_and_takes_contrast(pair):
@@ -116,7 +118,7 @@ def test_blur_spreads_a_point_and_moves_it_not(size: tuple[int, int]):
         assert middle == pytest.approx((30.5, 40.5), abs=0.7 if size[0] % 2 else 0.1)
         reaches.append(np.sqrt((((rows - middle[0]) ** 2 + (columns - middle[1]) ** 2) * weights).sum()))
     assert min(reaches) < 1.1
-    assert max(reaches) > 3
+    assert 3 < max(reaches) < 5
 
 
 @pytest.mark.parametrize("radius", [2.0, 4.5, 6.0])
