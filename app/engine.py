@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # PyTorch takes a second to import: the window is there befor
     import torch
 
     from bsdnet.runtime.backends import BackendName, PrecisionName
+    from bsdnet.runtime.smoothing import Smoother
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,14 @@ class EngineChoice:
     """Height and width at which the network sees frames; None for its default."""
 
 
+class TakesPictures(Protocol):
+    """A segmenter, or what stands before it."""
+
+    def submit(self, picture: Picture, *, outputs: Set[Output]) -> PredictionHandle:
+        """Begin with one picture."""
+        ...
+
+
 class SegmenterLike(Protocol):
     """What the viewer needs of a segmenter; `bsdnet.Segmenter` has it."""
 
@@ -51,7 +60,7 @@ class SegmenterLike(Protocol):
         """Tell at which size the network sees frames of a size."""
         ...
 
-    def submit(self, picture: Picture, *, outputs: Set[Output]) -> PredictionHandle:
+    def submit(self, picture: Picture, *, outputs: Set[Output], smoother: "Smoother | None" = None) -> PredictionHandle:
         """Begin with one picture."""
         ...
 
@@ -114,16 +123,28 @@ class Engine:
         """What the labels of coming frames mean."""
         return self._segmenter.classes
 
-    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> PredictionHandle:
-        """Begin with one picture; its prediction is a `SeenPrediction`."""
+    def submit(
+        self,
+        picture: Picture,
+        *,
+        outputs: frozenset[Output],
+        by: Callable[[SegmenterLike], TakesPictures] = lambda segmenter: segmenter,
+    ) -> PredictionHandle:
+        """Begin with one picture; its prediction is a `SeenPrediction`.
+
+        Args:
+            picture: see `bsdnet.Segmenter.submit`.
+            outputs: see there.
+            by: gives what takes the picture in place of the segmenter in use.
+        """
         if not self.confidence:
             outputs -= {"confidence"}
         segmenter = self._segmenter
         try:
-            return _Handle(self, segmenter, segmenter.submit(picture, outputs=outputs), picture, outputs)
+            return _Handle(self, segmenter, by(segmenter).submit(picture, outputs=outputs), picture, outputs)
         except BackendError as error:
             segmenter = self.step_down(segmenter, error)
-            return _Handle(self, segmenter, segmenter.submit(picture, outputs=outputs), picture, outputs)
+            return _Handle(self, segmenter, by(segmenter).submit(picture, outputs=outputs), picture, outputs)
 
     def step_down(self, failed: SegmenterLike, error: BackendError) -> SegmenterLike:
         """Replace a segmenter that failed, unless that has been done.

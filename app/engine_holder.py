@@ -31,6 +31,7 @@ class EngineHolder(QObject):
         self._is_busy = False
         self._loading = 0  # counts calls of `choose`: only the last one's outcome is wanted
         self._confidence = True
+        self._smooth = False
 
     @property
     def engine(self) -> Engine | None:
@@ -59,8 +60,22 @@ class EngineHolder(QObject):
     def want_confidence(self, wanted: bool) -> None:
         """Have confidences computed or not: they cost a tenth of a frame's time and are seen at the cursor only."""
         self._confidence = wanted
+        self._tell_engine()
+
+    @property
+    def smooth(self) -> bool:
+        """Whether labels are to be steadied by the frames before; read on any thread."""
+        return self._smooth
+
+    @smooth.setter
+    def smooth(self, smooth: bool) -> None:
+        self._smooth = smooth
+        self._tell_engine()
+
+    def _tell_engine(self) -> None:
+        """A steadied frame gets its confidences at once: labelled again, it would be without its past."""
         if self._engine:
-            self._engine.confidence = wanted
+            self._engine.confidence = self._confidence or self._smooth
 
     def give_up(self, engine: Engine) -> None:
         """Free an engine that nobody uses any more."""
@@ -82,7 +97,7 @@ class EngineHolder(QObject):
             self.give_up(engine)
             return
         old, self._engine = self._engine, engine
-        engine.confidence = self._confidence
+        self._tell_engine()
         self._set_busy(False)
         self.changed.emit()
         self.replaced.emit(old, engine)

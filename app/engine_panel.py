@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QComboBox, QFileDialog, QFormLayout, QLabel, QVBox
 
 from app.choice import Choice
 from app.engine import Engine, EngineChoice
+from app.switch import Switch
 
 SIZES: tuple[tuple[str, tuple[int, int] | None], ...] = (
     ("Auto", None),
@@ -30,9 +31,10 @@ _BROWSE = "\0browse"
 
 
 class EnginePanel(QWidget):
-    """Choices of model, size, backend and precision."""
+    """Choices of model, size, backend and precision, and whether labels are steadied."""
 
     chosen = Signal(object)  # EngineChoice
+    smooth_toggled = Signal(bool)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -57,11 +59,15 @@ class EnginePanel(QWidget):
         for words, value in PRECISIONS:
             self.precision_box.addItem(words, value)
 
+        self.smooth = Switch("Stable masks")
+        self.smooth.setToolTip("Average the classes over time, along the motion of the picture: less flicker (M)")
+        self.smooth.toggled.connect(self.smooth_toggled)
+
         form = QFormLayout()
-        for box in (self.model_box, self.size_box, self.backend_box, self.precision_box):
-            label = QLabel(box.accessibleName())
+        for control in (self.model_box, self.size_box, self.backend_box, self.precision_box, self.smooth):
+            label = QLabel(control.accessibleName())
             label.setProperty("quiet", True)
-            form.addRow(label, box)
+            form.addRow(label, control)
         layout = QVBoxLayout(self)
         layout.addWidget(heading)
         layout.addWidget(self.status)

@@ -18,6 +18,7 @@ from app.naming import new_path
 from app.phase import Phase
 from app.problems import Problem, source_problem, stream_problem
 from app.recorder import Recorder
+from app.stream_segmenter import StreamSegmenter
 from app.view_geometry import ViewGeometry
 from bsdnet.errors import BsdnetError, SourceError
 from bsdnet.stream.frame import StreamInfo
@@ -80,6 +81,7 @@ class Player(QObject):
         self._source: VideoSource | None = None  # open, but not playing yet
         self._info: StreamInfo | None = None
         self._pipeline: StreamPipeline | None = None
+        self._segmenter: StreamSegmenter | None = None  # the pipeline's
         self._look = Look()
         self._speed = 1.0
         self.loop = False
@@ -217,17 +219,23 @@ class Player(QObject):
     def want_confidence(self, wanted: bool) -> None:
         """Have confidences computed or not: they are seen at the cursor only."""
         self.network.want_confidence(wanted)
-        if wanted:
+        if wanted and not self.network.smooth:
             self._label_anew()
 
+    def set_smooth(self, smooth: bool) -> None:
+        """Steady the labels or not, from the next frame on; one that is shown paused loses its past."""
+        self.network.smooth = smooth
+        self._label_anew()
+
     def _engine_replaced(self, old: Engine | None, new: Engine) -> None:
-        if self._pipeline is None or old is None:
+        segmenter = self._segmenter
+        if self._pipeline is None or segmenter is None or old is None:
             if old is not None:
                 self.network.give_up(old)
             self._begin()
             return
         try:
-            self._pipeline.replace_segmenter(new, release=old.close)
+            self._pipeline.replace_segmenter(segmenter, release=lambda: segmenter.change(new))
         except BsdnetError:  # the stream has just ended
             self.network.give_up(old)
         else:
@@ -299,10 +307,12 @@ class Player(QObject):
             wants=frozenset({"labels", "confidence"}),
             name="view",
         )
+        self._segmenter = StreamSegmenter(engine, lambda: self.network.smooth)
         self._pipeline = StreamPipeline(
             source,
-            engine,
+            self._segmenter,
             [view, self._recorder],
+            on_frame=self._segmenter.follow,
             keep_open=not self._info.live,
             realtime=not self._info.live,
             speed=self._speed,

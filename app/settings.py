@@ -77,6 +77,15 @@ class Settings:
         self._store.setValue("loop", "true" if loop else "false")
 
     @property
+    def smooth(self) -> bool:
+        """Whether masks are steadied."""
+        return self._text("smooth", "false", ("true", "false")) == "true"
+
+    @smooth.setter
+    def smooth(self, smooth: bool) -> None:
+        self._store.setValue("smooth", "true" if smooth else "false")
+
+    @property
     def geometry(self) -> QByteArray:
         """Where the window was; empty at the first start."""
         value = self._store.value("geometry")

@@ -62,6 +62,7 @@ COMMANDS: tuple[Command, ...] = (
     _command("Classes", "all", "Draw all classes", "A"),
     _command("Classes", "none", "Draw no class", "N"),
     _command("Classes", "solo", "Draw only the selected class", "I"),
+    _command("Classes", "smooth", "Stable masks", "M"),
     _command("Keep", "save", "Save the picture as it is shown", "S"),
     _command("Keep", "save-original", "Save the frame without classes", "Shift+S"),
     _command("Keep", "copy", "Copy the picture as it is shown", "Ctrl+C"),

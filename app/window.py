@@ -1,6 +1,5 @@
 """The main window: puts the parts together and connects them."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from PySide6.QtCore import Qt, QTimer
@@ -30,12 +29,7 @@ from app.transport import Transport
 from app.video_widget import VideoWidget
 from app.view_geometry import ViewMode
 
-_ORIGINAL = Look(mode="original")
 _WITH_PICTURE = (Phase.PLAYING, Phase.PAUSED, Phase.ENDED)
-_SEEK_S = 5.0
-_ZOOM = 1.25
-_PAN = 0.2
-_ALPHA_STEP = 0.05
 _SIDEBAR_LINES = 22  # width of the panels, in heights of a line
 
 
@@ -54,7 +48,7 @@ class Window(QMainWindow):
         self._jobs = Jobs(self)
         self.appearance = Appearance(settings)
         self.opening = Opening(self, self._jobs)
-        self.actions_by_name = make_actions(self, self._handlers())
+        self.actions_by_name = make_actions(self)
         self.addActions(list(self.actions_by_name.values()))
         self._make_widgets()
         self._lay_out()
@@ -125,9 +119,10 @@ class Window(QMainWindow):
         video.pointer_inside.connect(player.want_confidence)
         video.class_clicked.connect(self.classes.model.solo)
         self.classes.model.changed.connect(self._update_look)
-        self.bar.mode_chosen.connect(self._set_mode)
-        self.bar.alpha_chosen.connect(self._set_alpha)
+        self.bar.mode_chosen.connect(self.set_mode)
+        self.bar.alpha_chosen.connect(self.set_alpha)
         self.engine.chosen.connect(player.network.choose)
+        self.engine.smooth_toggled.connect(self._set_smooth)
         self.opening.chosen.connect(self.open)
         self.opening.refused.connect(self.banner.say)
         self.start.file_wanted.connect(self.opening.ask_file)
@@ -147,59 +142,6 @@ class Window(QMainWindow):
         transport.loop_toggled.connect(self._set_loop)
         self.appearance.changed.connect(self._fit_to_font)
 
-    def _handlers(self) -> dict[str, Callable[[], object]]:
-        """What each of `app.shortcuts.COMMANDS` does."""
-        player = self.player
-        return {
-            "open-file": self.opening.ask_file,
-            "open-folder": self.opening.ask_folder,
-            "open-camera": self.opening.ask_camera,
-            "open-address": self.opening.ask_address,
-            "open-demo": lambda: self.open("demo"),
-            "close": player.close_stream,
-            "quit": self.close,
-            "play": player.toggle,
-            "step": player.step,
-            "step-back": player.step_back,
-            "back": lambda: player.seek_by(-_SEEK_S),
-            "ahead": lambda: player.seek_by(_SEEK_S),
-            "restart": lambda: player.seek(0.0),
-            "slower": lambda: self.transport.change_speed(-1),
-            "faster": lambda: self.transport.change_speed(1),
-            "loop": lambda: self.transport.loop.toggle(),
-            "overlay": lambda: self._set_mode("overlay"),
-            "mask": lambda: self._set_mode("mask"),
-            "side-by-side": lambda: self._set_mode("side-by-side"),
-            "split": lambda: self._set_mode("split"),
-            "more-opaque": lambda: self._set_alpha(self.settings.alpha + _ALPHA_STEP),
-            "less-opaque": lambda: self._set_alpha(self.settings.alpha - _ALPHA_STEP),
-            "zoom-in": lambda: self.video.zoom_by(_ZOOM),
-            "zoom-out": lambda: self.video.zoom_by(1 / _ZOOM),
-            "fit": lambda: self.video.set_scaling("fit"),
-            "fill": lambda: self.video.set_scaling("fill"),
-            "actual": lambda: self.video.set_scaling("actual"),
-            "pan-left": lambda: self.video.pan_by(-_PAN, 0),
-            "pan-right": lambda: self.video.pan_by(_PAN, 0),
-            "pan-up": lambda: self.video.pan_by(0, -_PAN),
-            "pan-down": lambda: self.video.pan_by(0, _PAN),
-            "all": lambda: self.classes.draw_all(),
-            "none": lambda: self.classes.draw_none(),
-            "solo": lambda: self.classes.solo_current(),
-            "save": lambda: self.keeper.save(self.video.composed, self.video.look, player.spec),
-            "save-original": lambda: self.keeper.save(self.video.composed, _ORIGINAL, player.spec),
-            "copy": lambda: self.keeper.copy(self.video.composed, self.video.look),
-            "copy-original": lambda: self.keeper.copy(self.video.composed, _ORIGINAL),
-            "record": self._record,
-            "show-folder": lambda: self.keeper.show_folder(),
-            "sidebar": lambda: self._show_sidebar(not self.settings.sidebar),
-            "full-screen": self._toggle_full_screen,
-            "leave": self._leave,
-            "theme": self.appearance.toggle_theme,
-            "larger": lambda: self.appearance.change_size(1),
-            "smaller": lambda: self.appearance.change_size(-1),
-            "help": self._show_shortcuts,
-        }
-
     def _restore(self) -> None:
         settings = self.settings
         self.restoreGeometry(settings.geometry)
@@ -207,9 +149,10 @@ class Window(QMainWindow):
         self.start.show_recent(settings.recent)
         self.engine.show_choice(self.player.network.choice)
         self.transport.loop.setChecked(settings.loop)
-        self._show_sidebar(settings.sidebar)
-        self._set_mode(settings.mode)
-        self._set_alpha(settings.alpha)
+        self.engine.smooth.setChecked(settings.smooth)
+        self.show_sidebar(settings.sidebar)
+        self.set_mode(settings.mode)
+        self.set_alpha(settings.alpha)
         self._show_phase(self.player.phase)
 
     # What the user wants
@@ -226,12 +169,14 @@ class Window(QMainWindow):
         if self.player.spec:
             self.open(self.player.spec)
 
-    def _set_mode(self, mode: ViewMode) -> None:
+    def set_mode(self, mode: ViewMode) -> None:
+        """Show frames in this way."""
         self.settings.mode = mode
         self.bar.show_mode(mode)
         self._update_look()
 
-    def _set_alpha(self, alpha: float) -> None:
+    def set_alpha(self, alpha: float) -> None:
+        """Draw the classes with this opacity, or the nearest one from 0 to 1."""
         self.settings.alpha = alpha = min(max(alpha, 0.0), 1.0)
         self.bar.show_alpha(alpha)
         self._update_look()
@@ -243,13 +188,19 @@ class Window(QMainWindow):
     def _set_loop(self, loop: bool) -> None:
         self.settings.loop = self.player.loop = loop
 
-    def _record(self) -> None:
+    def _set_smooth(self, smooth: bool) -> None:
+        self.settings.smooth = smooth
+        self.player.set_smooth(smooth)
+
+    def toggle_recording(self) -> None:
+        """Record, or stop recording."""
         if self.player.recording is None:
             self.player.start_recording(self.settings.folder)
         else:
             self.player.stop_recording()
 
-    def _show_sidebar(self, shown: bool) -> None:
+    def show_sidebar(self, shown: bool) -> None:
+        """Show the panels where there is use for them, or never."""
         self.settings.sidebar = shown
         self.actions_by_name["sidebar"].setChecked(shown)
         self._place_sidebar()
@@ -258,19 +209,22 @@ class Window(QMainWindow):
         useful = self.player.phase in (*_WITH_PICTURE, Phase.FAILED) and not self.isFullScreen()
         self.sidebar.setVisible(useful and self.settings.sidebar)
 
-    def _toggle_full_screen(self) -> None:
+    def toggle_full_screen(self) -> None:
+        """Give all the screen to the picture, or not."""
         full = not self.isFullScreen()
         for widget in (self.bar, self.transport):
             widget.setVisible(not full)
         self.showFullScreen() if full else self.showNormal()
         self._place_sidebar()
 
-    def _show_shortcuts(self) -> None:
+    def show_shortcuts(self) -> None:
+        """Show the sheet of all keys."""
         ShortcutSheet(self).open()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """Leave full screen; else draw all classes."""
         if self.isFullScreen():
-            self._toggle_full_screen()
+            self.toggle_full_screen()
         else:
             self.classes.draw_all()
 

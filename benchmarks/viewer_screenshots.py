@@ -172,6 +172,20 @@ def main() -> None:
 
 def take_all(shots: Session) -> None:
     """Go through all states."""
+    take_beginning(shots)
+    take_views(shots)
+    take_recording(shots)
+    take_network(shots)
+    take_appearance(shots)
+    take_live(shots)
+    sheet = ShortcutSheet(shots.window)
+    sheet.show()
+    shots.shoot("shortcuts", sheet)
+    sheet.close()
+
+
+def take_beginning(shots: Session) -> None:
+    """What is there before a picture is."""
     window, player = shots.window, shots.player
     shots.settings.remember("demo")
     window.start.show_recent(["demo", "camera:0"])
@@ -182,6 +196,11 @@ def take_all(shots: Session) -> None:
     shots.shoot("opening")
     shots.until(lambda: player.phase is Phase.FAILED, "an error")
     shots.shoot("error")
+
+
+def take_views(shots: Session) -> None:
+    """The ways to look at a file; it goes on playing afterwards."""
+    window, player = shots.window, shots.player
     window.open("demo")
     shots.until(lambda: player.phase is Phase.PLAYING, "the demo")
     shots.frames(60)
@@ -204,6 +223,11 @@ def take_all(shots: Session) -> None:
     shots.shoot("zoomed")
     shots.do("fit")
     player.toggle()
+
+
+def take_recording(shots: Session) -> None:
+    """While a recording is made, and when it is done."""
+    player = shots.player
     shots.do("record")
     shots.until(lambda: player.recording, "a recording")
     shots.frames(10)
@@ -211,12 +235,21 @@ def take_all(shots: Session) -> None:
     shots.do("record")
     shots.until(lambda: player.recording is None, "the recording's end")
     shots.shoot("recorded")
-    window.banner.hide()
-    player.network.choose(EngineChoice(device="cpu", backend="tensorrt"))
+    shots.window.banner.hide()
+
+
+def take_network(shots: Session) -> None:
+    """What is said when a backend is not there."""
+    window = shots.window
+    shots.player.network.choose(EngineChoice(device="cpu", backend="tensorrt"))
     shots.until(lambda: window.banner.isVisible(), "the network")
     shots.frames(3)
     shots.shoot("fallback")
     window.banner.hide()
+
+
+def take_appearance(shots: Session) -> None:
+    """Light, and words of twice the size."""
     shots.do("theme")
     shots.shoot("light")
     shots.do("theme")
@@ -225,16 +258,17 @@ def take_all(shots: Session) -> None:
     shots.shoot("large-words")
     for _ in range(3):
         shots.do("smaller")
-    window.open("camera:0")
+
+
+def take_live(shots: Session) -> None:
+    """A camera, with a signal and without."""
+    player = shots.player
+    shots.window.open("camera:0")
     shots.until(lambda: player.phase is Phase.PLAYING, "the camera")
     shots.frames(6)
     shots.shoot("live")
     shots.until(lambda: player.stats and player.stats.signal.silent_s, "silence")
     shots.shoot("lost-signal")
-    sheet = ShortcutSheet(window)
-    sheet.show()
-    shots.shoot("shortcuts", sheet)
-    sheet.close()
 
 
 if __name__ == "__main__":

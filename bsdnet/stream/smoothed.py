@@ -1,16 +1,24 @@
 """A segmenter that steadies the labels of one stream."""
 
 from collections.abc import Set as AbstractSet
+from typing import Protocol
 
 from bsdnet.picture import Picture
-from bsdnet.runtime.adaptive import AdaptiveSegmenter
 from bsdnet.runtime.prediction import Output, PredictionHandle
-from bsdnet.runtime.segmenter import LABELS, Segmenter
+from bsdnet.runtime.segmenter import LABELS
 from bsdnet.runtime.smoothing import Smoother
 from bsdnet.stream.frame import Frame
 
 MAX_GAP_S = 0.5
 """Seconds. Frames that lie further apart are not averaged: at 1 s two of three real pairs look like a cut."""
+
+
+class TakesSmoother(Protocol):
+    """A segmenter that can average, such as `Segmenter` and `AdaptiveSegmenter`."""
+
+    def submit(self, picture: Picture, *, outputs: AbstractSet[Output], smoother: Smoother | None) -> PredictionHandle:
+        """Have a frame segmented in the background; see `Segmenter.submit`."""
+        ...
 
 
 class SmoothedSegmenter:
@@ -22,7 +30,7 @@ class SmoothedSegmenter:
         segmenter: does the work, and may work for other streams too; who made it closes it.
     """
 
-    def __init__(self, segmenter: Segmenter | AdaptiveSegmenter) -> None:
+    def __init__(self, segmenter: TakesSmoother) -> None:
         self._segmenter = segmenter
         self._smoother = Smoother()
         self._epoch, self._time_s = 0, 0.0

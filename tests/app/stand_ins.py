@@ -12,6 +12,7 @@ from bsdnet.classes import CAMVID_11, ClassSet
 from bsdnet.errors import BackendError, SourceError
 from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Output, Prediction
+from bsdnet.runtime.smoothing import Smoother
 from bsdnet.stream.frame import Frame, Signal, StreamInfo
 from bsdnet.stream.source import ArraySource, VideoSource
 from tests.stream.fakes import FakeSource
@@ -49,16 +50,18 @@ class StandInSegmenter:
         self.fails_of: Exception | None = None
         self.refuses_with: Exception | None = None
         self.outputs: list[frozenset[Output]] = []
+        self.smoothers: list[Smoother | None] = []
 
     def size_for(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return self.size
 
-    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> Handle:
+    def submit(self, picture: Picture, *, outputs: frozenset[Output], smoother: Smoother | None = None) -> Handle:
         if self.refuses_with:
             raise self.refuses_with
         if self.closed:
             raise BackendError("this segmenter is closed; load another one")
         self.outputs.append(frozenset(outputs))
+        self.smoothers.append(smoother)
         future: Future[Prediction] = Future()
         if self.fails_of:
             future.set_exception(self.fails_of)
