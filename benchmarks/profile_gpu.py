@@ -23,7 +23,7 @@ _WARM_UP_FRAMES = 10
 @click.command()
 @click.option("--model", type=click.Choice(["s", "b"]), default="b", show_default=True)
 @click.option("--size", callback=parse_exact_size, default="seg100", show_default=True, metavar="WIDTHxHEIGHT")
-@click.option("--device", default="cuda", show_default=True, help="On the CPU frames come from memory and go there.")
+@click.option("--device", default="cuda", show_default=True, help="With cpu nothing is seen: to try the script.")
 @click.option("--backend", default="auto", show_default=True)
 @click.option("--frames", default=50, show_default=True)
 def main(model: str, size: tuple[int, int], device: str, backend: str, frames: int) -> None:
