@@ -46,7 +46,7 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     becomes a video of its own in that folder; those that are done already are left out.
 
     Exit codes: 0 all frames written; 1 error, or of several sources one gave nothing; 2 wrong usage; 3 written, but
-    frames of the source were lost; 130 and 143 written up to an interruption.
+    frames of the source were lost; 129, 130 and 143 written up to an interruption.
     """
     sources = choose_sources(options.pop("sources"), options)
     configure_logging("bsdnet-run", debug=options["debug"])

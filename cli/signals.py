@@ -1,4 +1,4 @@
-"""Ending a stream in good order on Ctrl-C and SIGTERM."""
+"""Ending a stream in good order on Ctrl-C, SIGTERM, and when the terminal is closed."""
 
 import signal
 from types import FrameType, TracebackType
@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from bsdnet.stream.pipeline import StreamPipeline
 
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_STOPPING = [number for number in (signal.SIGINT, signal.SIGTERM, _HANGUP) if number is not None]
+
 
 class StopSignals:
-    """While it is entered, SIGINT and SIGTERM are only noted; `obey` acts on them.
+    """While it is entered, SIGINT, SIGTERM and SIGHUP are only noted; `obey` acts on them.
 
-    A handler may interrupt the code of any lock and any half-written line, so it must not do more.
+    A handler may interrupt the code of any lock and any half-written line, so it must not do more. What is ignored
+    already stays so: nohup and shells' background jobs ask for that.
     """
 
     def __init__(self) -> None:
@@ -40,7 +44,8 @@ class StopSignals:
         return 128 + self._came[0] if self._num_obeyed else None
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [number for number in _STOPPING if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
         return self
 
     def __exit__(
@@ -50,4 +55,5 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._came.append(signal.Signals(number))
+        if number != _HANGUP or number not in self._came:  # both the system and the shell tell that a terminal closed
+            self._came.append(signal.Signals(number))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first finishes the output, the second stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first finishes the output, the second stops at once."""
 
 import os
 import signal
@@ -48,13 +48,16 @@ def decodable(path: Path) -> int:
         return sum(1 for _ in container.decode(video=0))
 
 
-def test_the_first_signal_finishes_the_output(weights: Path, long_clip: Path, tmp_path: Path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_the_first_signal_finishes_the_output(
+    weights: Path, long_clip: Path, tmp_path: Path, number: signal.Signals, code: int
+):
     out = tmp_path / "out.mp4"
     with running(long_clip, weights, out) as process:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert "bsdnet-run: SIGTERM: finishing the output; once more to stop at once" in stderr.splitlines()
+    assert process.returncode == code
+    assert f"bsdnet-run: {number.name}: finishing the output; once more to stop at once" in stderr.splitlines()
     assert f"output   {out}" in stdout.splitlines()
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
     assert stdout.startswith(f"frames   {decodable(out)} in, ")
@@ -102,6 +105,28 @@ def test_signals_are_noted_at_once_and_obeyed_when_asked():
     assert pipeline.stopped == [{"finish": True, "timeout_s": 0}, {"timeout_s": 0}]
     assert signals.exit_code == 143
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_terminal_that_is_closed_tells_it_twice():
+    pipeline = Pipeline(5)
+    with StopSignals() as signals:
+        signal.raise_signal(signal.SIGHUP)
+        signals.obey(pipeline)
+        signal.raise_signal(signal.SIGHUP)
+        assert signals.obey(pipeline) is None
+    assert pipeline.stopped == [{"finish": True, "timeout_s": 0}]
+    assert signals.exit_code == 129
+
+
+def test_what_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signal.raise_signal(signal.SIGHUP)
+            assert signals.obey(Pipeline(5)) is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_without_a_frame_there_is_nothing_to_finish():

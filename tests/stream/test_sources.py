@@ -69,10 +69,12 @@ def plug_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
     FakeCapture.hang.set()
 
 
-def header_of_a_png(width: int, height: int) -> bytes:
-    """How a PNG begins that says it is so large."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+def png_that_says(width: int, height: int) -> bytes:
+    """A PNG that says it is so large, and holds next to nothing."""
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(bytes(9)))
+    lengths_and_sums = ((struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))) for chunk in chunks)
+    parts = (length + chunk + sum_ for chunk, (length, sum_) in zip(chunks, lengths_and_sums, strict=True))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 @pytest.fixture(scope="module")
@@ -202,7 +204,7 @@ class TestImageFolder:
 
     def test_what_was_lost_is_named(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         self.fill(tmp_path, "1.png", "2.png", "3.png")
-        (tmp_path / "1.png").write_bytes(header_of_a_png(60_000, 60_000))
+        (tmp_path / "1.png").write_bytes(png_that_says(60_000, 60_000))
         (tmp_path / "3.png").unlink()
         (tmp_path / "3.png").symlink_to("nowhere")
         (tmp_path / "4.png").mkdir()
