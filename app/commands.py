@@ -109,7 +109,7 @@ def _handlers(window: "Window") -> dict[str, Callable[[], object]]:
         "save-original": lambda: window.keeper.save(window.video.composed, _ORIGINAL, player.spec),
         "copy": lambda: window.keeper.copy(window.video.composed, window.video.look),
         "copy-original": lambda: window.keeper.copy(window.video.composed, _ORIGINAL),
-        "record": window.toggle_recording,
+        "record": lambda: player.recording.toggle(window.settings.folder),
         "show-folder": lambda: window.keeper.show_folder(),
         "sidebar": lambda: window.show_sidebar(not window.settings.sidebar),
         "full-screen": window.toggle_full_screen,

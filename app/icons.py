@@ -147,6 +147,8 @@ class _Engine(QIconEngine):
         """Draw onto a clear pixmap."""
         pixmap = QPixmap(size)
         pixmap.fill(Qt.GlobalColor.transparent)
+        if pixmap.isNull():  # of a button that has no room for it
+            return pixmap
         painter = QPainter(pixmap)
         self.paint(painter, QRect(0, 0, size.width(), size.height()), mode, state)
         painter.end()

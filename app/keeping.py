@@ -1,16 +1,18 @@
 """Pictures that are kept, and where."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PySide6.QtCore import QUrl
+from PySide6.QtCore import QBuffer, QIODevice, QUrl
 from PySide6.QtGui import QDesktopServices, QGuiApplication, QImage
 
 from app.banner import Banner
 from app.compose import Composed, Look, full_picture
 from app.jobs import Jobs
 from app.naming import new_path
+from app.problems import sentence
 from app.settings import Settings
 
 
@@ -21,15 +23,27 @@ def to_image(rgb: NDArray[np.uint8]) -> QImage:
     return QImage(rgb.data, width, height, rgb.strides[0], QImage.Format.Format_RGB888).copy()
 
 
-def save_png(rgb: NDArray[np.uint8], path: Path) -> Path:
-    """Write a picture.
+def save_png(rgb: NDArray[np.uint8], folder: Path, spec: str) -> Path:
+    """Write a picture of a source into a new file, all of it or nothing.
 
     Raises:
         OSError: it cannot be written.
     """
-    if not to_image(rgb).save(str(path), "PNG"):  # type: ignore[call-overload]
-        raise OSError(f"{path} cannot be written; is the disk full, or the folder read-only?")
-    return path
+    png = QBuffer()
+    png.open(QIODevice.OpenModeFlag.WriteOnly)
+    to_image(rgb).save(png, "PNG")  # type: ignore[call-overload]  # into memory: Qt does not say that a disk is full
+    while True:
+        path = new_path(folder, spec, ".png")
+        try:
+            with path.open("xb") as file:
+                file.write(png.data().data())
+        except FileExistsError:  # another viewer was a moment faster
+            continue
+        except OSError:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        return path
 
 
 class Keeper:
@@ -53,9 +67,9 @@ class Keeper:
         folder = self._settings.folder
         self._jobs.start(
             "save",
-            lambda: save_png(_draw(composed, look), new_path(folder, spec, ".png")),
+            lambda: save_png(_draw(composed, look), folder, spec),
             done=lambda path: self.tell(f"Saved {path.name}"),
-            failed=lambda error: self._banner.say(f"The picture was not saved: {error}"),
+            failed=lambda error: self._banner.say(f"The picture was not saved: {sentence(error)}"),
         )
 
     def copy(self, composed: Composed | None, look: Look) -> None:
@@ -71,7 +85,9 @@ class Keeper:
     def show_folder(self) -> None:
         """Show where things are kept."""
         folder = self._settings.folder
-        if not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
+        if not folder.is_dir():
+            self._banner.say(f"Nothing has been kept yet; it will be in {folder}")
+        elif not QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder))):
             self._banner.say(f"No file manager was found; the folder is {folder}")
 
     def _to_clipboard(self, image: QImage) -> None:

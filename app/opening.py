@@ -77,4 +77,4 @@ def dropped_source(mime: QMimeData) -> str | None:
     urls: list[QUrl] = mime.urls()
     if urls and urls[0].isLocalFile():
         return urls[0].toLocalFile()
-    return urls[0].toString() if urls and urls[0].scheme() else None
+    return urls[0].toString() if urls and "://" in urls[0].toString() else None

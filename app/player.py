@@ -4,7 +4,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PySide6.QtCore import QObject, QTimer, Signal
@@ -14,10 +13,9 @@ from app.composer import Composer
 from app.engine import Engine, Load, load_segmenter
 from app.engine_holder import EngineHolder
 from app.jobs import Jobs
-from app.naming import new_path
 from app.phase import Phase
 from app.problems import Problem, source_problem, stream_problem
-from app.recorder import Recorder
+from app.recording import Recording
 from app.stream_segmenter import StreamSegmenter
 from app.view_geometry import ViewGeometry
 from bsdnet.errors import BsdnetError, SourceError
@@ -61,8 +59,6 @@ class Player(QObject):
     frame_ready = Signal()
     failed = Signal(object)  # Problem: nothing can be shown
     notice = Signal(str)  # something that the user should know, while all goes on
-    recording_changed = Signal(object)  # Path while a recording is under way, else None
-    recorded = Signal(object)  # Path of a recording that is finished
     silent = Signal(float)  # seconds for which a live stream has given nothing; 0 once it gives again
     closed = Signal(bool)  # whether all threads have ended; else some hang in foreign code
 
@@ -74,7 +70,9 @@ class Player(QObject):
         self._jobs = Jobs(self)
         self.network = EngineHolder(self._jobs, load, self)
         self.network.replaced.connect(self._engine_replaced)
-        self.network.failed.connect(self._fail)
+        self.network.failed.connect(self._lack_network)
+        self.recording = Recording(self._jobs, self)
+        self.recording.failed.connect(self.notice)
         self._phase = Phase.EMPTY
         self._spec = ""
         self._opening = 0  # counts calls of open, so that an outcome that nobody waits for any more is known
@@ -82,16 +80,14 @@ class Player(QObject):
         self._info: StreamInfo | None = None
         self._pipeline: StreamPipeline | None = None
         self._segmenter: StreamSegmenter | None = None  # the pipeline's
-        self._look = Look()
         self._speed = 1.0
         self.loop = False
         self._position_s = 0.0
         self._silent = False
         self._plays_on = False
-        self._recording: Path | None = None
+        self._lacks_network = False
         self._closing = False
         self._composer = Composer(self._tell_of_frame)
-        self._recorder = Recorder(self._recording_ended)
         self._poll = QTimer(self)
         self._poll.setInterval(_POLL_MS)
         self._poll.timeout.connect(self._watch)
@@ -118,11 +114,6 @@ class Player(QObject):
         """How the stream is doing; None if there is none."""
         return self._pipeline.stats if self._pipeline else None
 
-    @property
-    def recording(self) -> Path | None:
-        """The file that is being recorded."""
-        return self._recording
-
     def _tell_of_frame(self) -> None:
         """Pass on, from the composer's thread, that there is a picture."""
         with contextlib.suppress(RuntimeError):  # Qt's half of this object is gone
@@ -138,8 +129,11 @@ class Player(QObject):
     # What the user wants
 
     def open(self, spec: str) -> None:
-        """Open a source and play it; what is playing is stopped first."""
+        """Open a source and play it; what is playing is stopped. A network that could not be had is tried again."""
         self._stop_stream()
+        if self._lacks_network:
+            self._lacks_network = False
+            self.network.choose(self.network.choice)
         self._spec = spec
         number = self._opening
         self._set_phase(Phase.OPENING)
@@ -150,6 +144,13 @@ class Player(QObject):
             failed=lambda error: self._source_failed(number, error),
             unwanted=lambda source: source.close(),
         )
+
+    def retry(self) -> None:
+        """Try again what has failed."""
+        if self._spec:
+            self.open(self._spec)
+        elif self._lacks_network:
+            self.network.choose(self.network.choice)
 
     def close_stream(self) -> None:
         """Stop and show nothing."""
@@ -213,7 +214,7 @@ class Player(QObject):
 
     def show(self, look: Look, geometry: ViewGeometry | None) -> None:
         """Paint the newest frame, and coming ones, this way."""
-        self._look = self._recorder.look = look
+        self.recording.show(look)
         self._composer.show(look, geometry)
 
     def want_confidence(self, wanted: bool) -> None:
@@ -227,7 +228,15 @@ class Player(QObject):
         self.network.smooth = smooth
         self._label_anew()
 
+    def _lack_network(self, problem: Problem) -> None:
+        self._lacks_network = True
+        self._fail(problem)
+
     def _engine_replaced(self, old: Engine | None, new: Engine) -> None:
+        if self._lacks_network:  # another one was chosen, or the same one has come about
+            self._lacks_network = False
+            self.open(self._spec) if self._spec else self.close_stream()
+            return
         segmenter = self._segmenter
         if self._pipeline is None or segmenter is None or old is None:
             if old is not None:
@@ -240,43 +249,6 @@ class Player(QObject):
             self.network.give_up(old)
         else:
             self._label_anew()
-
-    # Recording
-
-    def start_recording(self, folder: Path) -> None:
-        """Record what is shown from now on into a new file."""
-        if self._info is None or self._recording is not None:
-            return
-        info, spec = self._info, self._spec
-
-        def begin() -> Path:
-            path = new_path(folder, spec, ".mp4")
-            self._recorder.begin(path, info)
-            return path
-
-        self._jobs.start(
-            "record",
-            begin,
-            done=self._set_recording,
-            failed=lambda error: self.notice.emit(f"Nothing is recorded: {error}"),
-        )
-
-    def stop_recording(self) -> None:
-        """Finish the recording."""
-        self._jobs.start("finish recording", self._recorder.end)
-
-    def _set_recording(self, path: Path | None) -> None:
-        self._recording = path
-        self.recording_changed.emit(path)
-
-    def _recording_ended(self, path: Path, error: BsdnetError | None) -> None:
-        """Pass on, from any thread, that a recording is finished or broke off."""
-        self._jobs.call_later(lambda: self._set_recording(None))
-        if error is None:
-            self._jobs.call_later(lambda: self.recorded.emit(path))
-        else:
-            words = f"The recording broke off: {error}"
-            self._jobs.call_later(lambda: self.notice.emit(words))
 
     # The stream
 
@@ -311,7 +283,7 @@ class Player(QObject):
         self._pipeline = StreamPipeline(
             source,
             self._segmenter,
-            [view, self._recorder],
+            [view, self.recording.follow(self._spec, self._info)],
             on_frame=self._segmenter.follow,
             keep_open=not self._info.live,
             realtime=not self._info.live,
@@ -363,6 +335,7 @@ class Player(QObject):
         """Let go of the stream; its end comes about on another thread."""
         self._opening += 1
         self._composer.clear(self._opening)
+        self.recording.leave()
         self._poll.stop()
         source, self._source = self._source, None
         pipeline, self._pipeline = self._pipeline, None

@@ -22,7 +22,7 @@ class Problem:
 
 def source_problem(spec: str, error: BaseException) -> Problem:
     """Say why a source cannot be shown."""
-    text = _sentence(error)
+    text = sentence(error)
     if spec.startswith("camera:"):
         if _camera_is_forbidden(spec.removeprefix("camera:")):
             return Problem(
@@ -46,6 +46,9 @@ def source_problem(spec: str, error: BaseException) -> Problem:
     if not path.exists() and isinstance(error, SourceError):
         advice = "Check the name, or choose another file."
         return Problem(title="There is no such file", text=text, advice=advice)
+    if path.is_dir():
+        advice = "Choose a folder that holds images, or a video file."
+        return Problem(title="There is nothing to show in this folder", text=text, advice=advice)
     return Problem(
         title="This cannot be shown",
         text=text,
@@ -57,9 +60,9 @@ def engine_problem(error: BaseException) -> Problem:
     """Say why there is no network."""
     if isinstance(error, CheckpointError):
         advice = "Choose other weights, or start again without --weights for those that come with bsdnet."
-        return Problem(title="These weights cannot be used", text=_sentence(error), advice=advice)
+        return Problem(title="These weights cannot be used", text=sentence(error), advice=advice)
     advice = "Choose another device or backend in the panel Network."
-    return Problem(title="The network cannot be run", text=_sentence(error), advice=advice)
+    return Problem(title="The network cannot be run", text=sentence(error), advice=advice)
 
 
 def stream_problem(spec: str, error: BaseException) -> Problem:
@@ -69,7 +72,8 @@ def stream_problem(spec: str, error: BaseException) -> Problem:
     return source_problem(spec, error)
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """Say in one sentence what an error says."""
     if isinstance(error, BsdnetError):
         text = str(error)
     elif isinstance(error, OSError) and error.strerror:
@@ -77,7 +81,8 @@ def _sentence(error: BaseException) -> str:
     else:
         text = f"{type(error).__name__}: {error}"
     text = " ".join(text.split())
-    text = text[:1].upper() + text[1:]
+    if text.split(" ")[0].isalpha():  # no path or address
+        text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 

@@ -113,8 +113,8 @@ class Window(QMainWindow):
         player.silent.connect(self._show_silence)
         player.network.busy.connect(self.engine.show_busy)
         player.network.changed.connect(self._show_engine)
-        player.recording_changed.connect(self._show_recording)
-        player.recorded.connect(self._show_recorded)
+        player.recording.changed.connect(self._show_recording)
+        player.recording.finished.connect(self._show_recorded)
         video.view_changed.connect(player.show)
         video.pointer_inside.connect(player.want_confidence)
         video.class_clicked.connect(self.classes.model.solo)
@@ -130,7 +130,7 @@ class Window(QMainWindow):
         self.start.address_wanted.connect(self.opening.ask_address)
         self.start.demo_wanted.connect(lambda: self.open("demo"))
         self.start.recent_chosen.connect(self.open)
-        self.problem.retry_wanted.connect(self._retry)
+        self.problem.retry_wanted.connect(player.retry)
         self.problem.start_wanted.connect(player.close_stream)
         transport = self.transport
         transport.play_clicked.connect(player.toggle)
@@ -163,12 +163,6 @@ class Window(QMainWindow):
         self.start.show_recent(self.settings.recent)
         self.player.open(spec)
 
-    def _retry(self) -> None:
-        if self.player.network.engine is None:
-            self.player.network.choose(self.player.network.choice)
-        if self.player.spec:
-            self.open(self.player.spec)
-
     def set_mode(self, mode: ViewMode) -> None:
         """Show frames in this way."""
         self.settings.mode = mode
@@ -191,13 +185,6 @@ class Window(QMainWindow):
     def _set_smooth(self, smooth: bool) -> None:
         self.settings.smooth = smooth
         self.player.set_smooth(smooth)
-
-    def toggle_recording(self) -> None:
-        """Record, or stop recording."""
-        if self.player.recording is None:
-            self.player.start_recording(self.settings.folder)
-        else:
-            self.player.stop_recording()
 
     def show_sidebar(self, shown: bool) -> None:
         """Show the panels where there is use for them, or never."""
@@ -343,6 +330,8 @@ class Window(QMainWindow):
         if spec:
             event.acceptProposedAction()
             self.open(spec)
+            if len(event.mimeData().urls()) > 1:
+                self.banner.say("One at a time: the first of what was dropped is shown")
 
     def closeEvent(self, event: QCloseEvent) -> None:
         """Go at once; what is still at work ends behind the scenes, as `Player.closed` tells."""

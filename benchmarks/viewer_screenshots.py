@@ -229,11 +229,11 @@ def take_recording(shots: Session) -> None:
     """While a recording is made, and when it is done."""
     player = shots.player
     shots.do("record")
-    shots.until(lambda: player.recording, "a recording")
+    shots.until(lambda: player.recording.path, "a recording")
     shots.frames(10)
     shots.shoot("recording")
     shots.do("record")
-    shots.until(lambda: player.recording is None, "the recording's end")
+    shots.until(lambda: player.recording.path is None, "the recording's end")
     shots.shoot("recorded")
     shots.window.banner.hide()
 

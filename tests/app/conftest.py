@@ -11,6 +11,7 @@ from PySide6.QtCore import QSettings
 from pytestqt.qtbot import QtBot
 
 from app.engine import EngineChoice
+from app.phase import Phase
 from app.player import Player
 from app.settings import Settings
 from app.window import Window
@@ -76,3 +77,19 @@ def start(qtbot: QtBot, window: Window) -> Start:
         return window
 
     return start
+
+
+@pytest.fixture
+def playing(qtbot: QtBot, player: Player) -> Player:
+    """The player at work on a clip; pictures are fetched as a window does."""
+    player.frame_ready.connect(player.take)
+    player.network.choose(EngineChoice(device="cpu"))
+    player.open("clip")
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
+    return player
+
+
+def until_written(qtbot: QtBot, player: Player, frames: int) -> None:
+    """Wait until so many more frames went to the sinks."""
+    start = player.stats.frames_out
+    qtbot.waitUntil(lambda: player.stats.frames_out >= start + frames, timeout=WAIT_MS)

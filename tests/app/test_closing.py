@@ -75,8 +75,8 @@ def test_seeking(qtbot, start):
 
 def test_recording(qtbot, start, settings):
     window = start("clip")
-    window.player.start_recording(settings.folder)
-    qtbot.waitUntil(lambda: window.player.recording is not None, timeout=WAIT_MS)
+    window.player.recording.start(settings.folder)
+    qtbot.waitUntil(lambda: window.player.recording.path is not None, timeout=WAIT_MS)
     before = window.player.stats.frames_out
     qtbot.waitUntil(lambda: window.player.stats.frames_out > before + 5, timeout=WAIT_MS)
     close(qtbot, window)

@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from PySide6.QtCore import QObject, QSettings, QSize, Signal
+from PySide6.QtCore import QObject, QSettings, QSize, Signal, qInstallMessageHandler
+from PySide6.QtGui import QIcon
 from PySide6.QtWidgets import QLabel
 
 from app.cameras import Camera, list_cameras
-from app.icons import NAMES, icon
+from app.icons import NAMES, _Engine, icon
 from app.naming import new_path, source_name
 from app.performance_panel import graph_top
-from app.problems import engine_problem, source_problem
+from app.problems import engine_problem, sentence, source_problem
 from app.settings import MAX_RECENT, Settings
 from app.transport import format_time
 from bsdnet.errors import BackendError, CheckpointError, SourceError
@@ -104,6 +105,23 @@ def test_problems_with_sources_have_titles_and_advice(spec, title):
     assert problem.advice
 
 
+def test_an_empty_folder_is_not_said_to_be_damaged(tmp_path):
+    problem = source_problem(str(tmp_path), SourceError("it holds no image"))
+    assert problem.title == "There is nothing to show in this folder"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (SourceError("rtsp://host: connection refused"), "rtsp://host: connection refused."),
+        (SourceError("the stream has ended"), "The stream has ended."),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory."),
+    ],
+)
+def test_errors_as_sentences(error, text):
+    assert sentence(error) == text
+
+
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr("app.problems.os.access", lambda path, mode: False)
     path = tmp_path / "a.mp4"
@@ -145,6 +163,15 @@ def test_every_icon_draws_something(qapp, name):
     image = icon(name).pixmap(QSize(32, 32)).toImage()
     drawn = sum(image.pixelColor(x, y).alpha() > 0 for x in range(32) for y in range(32))
     assert 20 < drawn < 700
+
+
+def test_an_icon_without_room_is_nothing(qapp, monkeypatch):
+    said = []
+    qInstallMessageHandler(lambda kind, context, words: said.append(words))
+    assert icon("play").pixmap(QSize(0, 0)).isNull()
+    _Engine("play", None).pixmap(QSize(0, 5), QIcon.Mode.Normal, QIcon.State.Off)
+    qInstallMessageHandler(None)
+    assert said == []
 
 
 def test_this_qt_counts_references(qapp):

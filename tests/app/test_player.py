@@ -1,10 +1,7 @@
 """The player: what it shows, what it says, and that nothing makes it wait."""
 
-import itertools
 import time
-from pathlib import Path
 
-import av
 import pytest
 
 from app.engine import EngineChoice
@@ -12,22 +9,7 @@ from app.phase import Phase
 from bsdnet.errors import BackendError, CheckpointError
 
 from . import stand_ins
-from .conftest import WAIT_MS
-
-
-@pytest.fixture
-def playing(qtbot, player):
-    """The player at work on a clip; pictures are fetched as a window does."""
-    player.frame_ready.connect(player.take)
-    player.network.choose(EngineChoice(device="cpu"))
-    player.open("clip")
-    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
-    return player
-
-
-def until_written(qtbot, player, frames: int) -> None:
-    start = player.stats.frames_out
-    qtbot.waitUntil(lambda: player.stats.frames_out >= start + frames, timeout=WAIT_MS)
+from .conftest import WAIT_MS, until_written
 
 
 def test_opens_without_making_anybody_wait(qtbot, player):
@@ -212,55 +194,49 @@ def test_asks_for_confidence_only_while_somebody_looks(qtbot, playing, loads):
     assert "confidence" in loads[0].outputs[-1]
 
 
-def video_times(path: Path) -> list[float]:
-    with av.open(str(path)) as container:
-        return [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
+@pytest.fixture
+def weights_are_damaged(player, loads, monkeypatch):
+    """No network can be loaded, until the list is emptied."""
+    reasons = ["they are damaged"]
+
+    def load(choice):
+        if reasons and choice.weights == "mine":
+            raise CheckpointError(reasons[0])
+        loads.append(stand_ins.StandInSegmenter(choice))
+        return loads[-1]
+
+    monkeypatch.setattr(player.network, "_load", load)
+    return reasons
 
 
-def record(qtbot, player, folder: Path, during) -> Path:
-    player.start_recording(folder)
-    qtbot.waitUntil(lambda: player.recording is not None, timeout=WAIT_MS)
-    during()
-    with qtbot.waitSignal(player.recorded, timeout=WAIT_MS) as recorded:
-        player.stop_recording()
-    return recorded.args[0]
+def test_without_a_network_nothing_waits_for_it(qtbot, player, weights_are_damaged):
+    with qtbot.waitSignal(player.failed, timeout=WAIT_MS):
+        player.network.choose(EngineChoice(weights="mine"))
+    player.close_stream()
+    with qtbot.waitSignal(player.failed, timeout=WAIT_MS) as failed:
+        player.open("clip")
+    assert failed.args[0].title == "These weights cannot be used"
+    assert player.phase is Phase.FAILED
+    weights_are_damaged.clear()
+    player.retry()
+    qtbot.waitUntil(lambda: player.phase is Phase.PLAYING, timeout=WAIT_MS)
 
 
-def test_records_in_the_middle(qtbot, playing, tmp_path):
-    path = record(qtbot, playing, tmp_path, lambda: until_written(qtbot, playing, 10))
-    times = video_times(path)
-    assert len(times) >= 9
-    assert times[0] == 0.0
-    assert playing.recording is None
-    until_written(qtbot, playing, 3)
+@pytest.mark.parametrize(("spec", "phase"), [("clip", Phase.PLAYING), ("", Phase.EMPTY)])
+@pytest.mark.usefixtures("weights_are_damaged")
+def test_another_network_mends_what_the_first_one_broke(qtbot, player, spec, phase):
+    if spec:
+        player.open(spec)
+    with qtbot.waitSignal(player.failed, timeout=WAIT_MS):
+        player.network.choose(EngineChoice(weights="mine"))
+    player.network.choose(EngineChoice(weights="s"))
+    qtbot.waitUntil(lambda: player.phase is phase, timeout=WAIT_MS)
 
 
-def test_a_seek_leaves_no_gap_in_a_recording(qtbot, playing, tmp_path):
-    def during() -> None:
-        until_written(qtbot, playing, 5)
-        playing.seek(60.0)
-        until_written(qtbot, playing, 5)
-        playing.seek(1.0)
-        until_written(qtbot, playing, 5)
-
-    times = video_times(record(qtbot, playing, tmp_path, during))
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert max(gaps) < 0.5
-    assert min(gaps) > 0
-
-
-def test_what_was_recorded_is_kept_when_the_stream_is_closed(qtbot, playing, tmp_path):
-    playing.start_recording(tmp_path)
-    qtbot.waitUntil(lambda: playing.recording is not None, timeout=WAIT_MS)
-    until_written(qtbot, playing, 5)
-    with qtbot.waitSignal(playing.recorded, timeout=WAIT_MS) as recorded:
-        playing.close_stream()
-    assert len(video_times(recorded.args[0])) >= 4
-
-
-def test_says_why_nothing_is_recorded(qtbot, playing, tmp_path):
-    (tmp_path / "file").touch()
-    with qtbot.waitSignal(playing.notice, timeout=WAIT_MS) as notice:
-        playing.start_recording(tmp_path / "file")
-    assert notice.args[0].startswith("Nothing is recorded")
-    assert playing.recording is None
+def test_what_failed_without_a_source_is_tried_again(qtbot, player, weights_are_damaged):
+    with qtbot.waitSignal(player.failed, timeout=WAIT_MS):
+        player.network.choose(EngineChoice(weights="mine"))
+    weights_are_damaged.clear()
+    player.retry()
+    qtbot.waitUntil(lambda: player.phase is Phase.EMPTY, timeout=WAIT_MS)
+    assert player.network.engine is not None

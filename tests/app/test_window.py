@@ -250,20 +250,23 @@ def test_changes_the_network_in_the_panel(qtbot, start, loads):
     assert window.player.phase is Phase.PLAYING
 
 
-def test_opens_what_is_dropped(qtbot, window, tmp_path):
+def test_opens_the_first_of_what_is_dropped_and_says_so(qtbot, window, tmp_path):
     window.player.network.choose(EngineChoice(device="cpu"))
     mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / "street.mp4"))])
+    mime.setUrls([QUrl.fromLocalFile(str(tmp_path / name)) for name in ("street.mp4", "other.mp4")])
     event = QDropEvent(
         QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
     window.dropEvent(event)
     assert window.player.spec == str(tmp_path / "street.mp4")
+    assert window.banner.label.text().startswith("One at a time")
 
 
 def test_addresses_can_be_dropped_and_words_cannot():
     mime = QMimeData()
     mime.setText("hello")
+    assert dropped_source(mime) is None
+    mime.setUrls([QUrl("mailto:somebody@somewhere")])
     assert dropped_source(mime) is None
     mime.setUrls([QUrl("rtsp://camera/1")])
     assert dropped_source(mime) == "rtsp://camera/1"
