@@ -63,7 +63,9 @@ def configure_logging(name: str, *, debug: bool, level: int = logging.NOTSET) ->
 
 def one_line(error: Exception) -> str:
     """Tell an error to the user."""
-    message = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.strerror else str(error)
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     return " ".join(message.split())
 
 
