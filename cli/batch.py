@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from bsdnet.errors import BackendError, BsdnetError, CheckpointError
+from bsdnet.errors import BackendError, BsdnetError, CheckpointError, SinkError
+from bsdnet.stream.partial_file import check_folder
 from cli.command import EXIT_ERROR, EXIT_OK, one_line
 from cli.journal import Entry, Journal, fingerprint, source_key, stamp
 
@@ -74,16 +75,15 @@ def run_batch(
 
     Raises:
         CheckpointError, BackendError: the network, which is the same for all, cannot be loaded.
-        OSError: the folder cannot be made, or its journal not be written.
+        SinkError, OSError: a folder cannot be made, or the journal not be written.
     """
     from cli.terminal import tell
 
-    folder.mkdir(exist_ok=True)
-    if options["masks"] is not None:
-        options["masks"].mkdir(exist_ok=True)
+    for needed in filter(None, (folder, options["masks"])):
+        _make_folder(needed)
     journal = Journal(folder)
     rows: list[Row] = []
-    taken = {entry.output: source for source, entry in journal.entries.items()}
+    taken = {Path(entry.output).stem: source for source, entry in journal.entries.items()}
     unique = list({source_key(source): source for source in sources}.values())
     for number, source in enumerate(unique, 1):
         entry = journal.finished(source, options)
@@ -92,7 +92,7 @@ def run_batch(
             rows.append(Row(source=source, frames=entry.frames, lost=entry.lost, result=result))
         else:
             output = _output_name(source, journal, taken)
-            taken[output] = source_key(source)
+            taken[Path(output).stem] = source_key(source)
             rows.append(_run(source, folder / output, options, journal, run_one))
         tell(f"[{number}/{len(unique)}] {_line(rows[-1])}")
         if rows[-1].signal_code is not None:
@@ -116,6 +116,15 @@ def check_batch(sources: Sequence[str], options: dict[str, Any]) -> None:
         raise click.UsageError("a live source has no end and no name: give it an output file of its own: -o out.mp4")
     if options["classes_csv"] is not None:
         raise click.UsageError("--classes-csv is for one source: its rows do not say of which one they are")
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    check_folder(folder.parent)
+    if folder.exists():
+        raise SinkError(f"{folder} is a file; give the name of a folder")
+    folder.mkdir()
 
 
 def _run(
@@ -155,7 +164,10 @@ def _run(
 
 
 def _output_name(source: str, journal: Journal, taken: dict[str, str]) -> str:
-    """Name an output after its source; with the names of the folders around it where another has the name already."""
+    """Name an output after its source; with the names of the folders around it where another has the name already.
+
+    Names differ in more than the suffix, because the folders for masks have none.
+    """
     from bsdnet.stream.sink import FORMATS
 
     key = source_key(source)
@@ -168,11 +180,11 @@ def _output_name(source: str, journal: Journal, taken: dict[str, str]) -> str:
     parts = [path.stem if path.is_file() else path.name or "images", *(parent.name for parent in path.parents)]
     name = parts[0]
     for parent in parts[1:]:
-        if _is_free(name + suffix, key, taken):
+        if _is_free(name, key, taken):
             break
         name = f"{parent}-{name}"
     number = 1
-    while not _is_free(name + suffix, key, taken):
+    while not _is_free(name, key, taken):
         number += 1
         name = f"{name.removesuffix(f'-{number - 1}')}-{number}"
     return name + suffix

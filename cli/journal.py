@@ -24,6 +24,9 @@ _WITHOUT_EFFECT = frozenset(
         "device",
         "backend",
         "hwaccel",
+        "stats",
+        "metrics_port",
+        "metrics_host",
     }
 )
 """Options that do not change what an output shows."""
@@ -74,12 +77,17 @@ class Journal:
         self._note(entry)
 
     def finished(self, source: str, options: dict[str, Any]) -> Entry | None:
-        """Give the entry of a source whose output is there as it was made, of the same source with the same options."""
+        """Give the entry of a source whose output is there as it was made, of the same source with the same options.
+
+        Masks that are wanted must be there as well.
+        """
         entry = self.entries.get(source_key(source))
         if entry is None or entry.source_stamp != stamp(source) or entry.options != fingerprint(options):
             return None
         output = self._folder / entry.output
-        return entry if output.is_file() and output.stat().st_size == entry.output_bytes else None
+        masks = options["masks"]
+        has_masks = masks is None or (masks / output.stem).is_dir()
+        return entry if has_masks and output.is_file() and output.stat().st_size == entry.output_bytes else None
 
     def _note(self, entry: Entry) -> None:
         self.entries[entry.source] = entry

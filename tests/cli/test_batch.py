@@ -99,6 +99,14 @@ class TestDoneBefore:
     def test_options_without_effect(self) -> None:
         assert not self.is_redone("--backend", "eager", "--hwaccel", "none")
 
+    def test_statistics_do_not_matter(self) -> None:
+        assert not self.is_redone("--stats", "stats.jsonl")
+
+    def test_masks_that_are_asked_for_must_be_there(self) -> None:
+        assert self.is_redone("--masks", "masks")
+        self.before = Path("out/a.mp4").stat().st_mtime_ns
+        assert not self.is_redone("--masks", "masks")
+
     def test_another_option(self) -> None:
         assert self.is_redone("--alpha", "0.7")
 
@@ -157,6 +165,28 @@ def test_a_failure_does_not_stop_the_others_and_wins_over_losses(run: Run, clips
 def test_masks_go_into_folders_of_their_own(run: Run, clips: Path):
     assert run("a.mp4", "b.mkv", "-o", "out/", "--masks", "masks").exit_code == 0
     assert {path.name: len(list(path.iterdir())) for path in Path("masks").iterdir()} == {"a": 5, "b": 3}
+
+
+def test_names_differ_in_more_than_the_suffix_so_that_masks_do(run: Run, clips: Path):
+    shutil.copy("b.mkv", "a.mkv")
+    assert run("a.mp4", "a.mkv", "-o", "out/", "--masks", "masks").exit_code == 0
+    folder = clips.name
+    assert outputs() == {"a.mp4", f"{folder}-a.mkv"}
+    assert {path.name: len(list(path.iterdir())) for path in Path("masks").iterdir()} == {"a": 5, f"{folder}-a": 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "a.mp4/"], "a.mp4 is a file"),
+        (["-o", "out/", "--masks", "a.mp4"], "a.mp4 is a file"),
+        (["-o", "none/out/"], "mkdir -p none"),
+    ],
+)
+def test_folders_that_cannot_be_made(run: Run, clips: Path, arguments: list[str], words: str):
+    result = run("b.mkv", *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
 
 
 def test_an_input_is_never_written_over(run: Run, clips: Path):
