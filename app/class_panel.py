@@ -127,10 +127,11 @@ class _ClassDelegate(QStyledItemDelegate):
         state = option.state
         metrics = QFontMetricsF(painter.font())
         unit = metrics.height() / 2
-        if state & (QStyle.StateFlag.State_MouseOver | QStyle.StateFlag.State_HasFocus):
-            painter.setPen(Qt.PenStyle.NoPen)
+        focus = bool(state & QStyle.StateFlag.State_HasFocus)
+        if focus or state & QStyle.StateFlag.State_MouseOver:
+            painter.setPen(palette.color(QPalette.ColorRole.Highlight) if focus else Qt.PenStyle.NoPen)
             painter.setBrush(palette.color(QPalette.ColorRole.AlternateBase))
-            painter.drawRoundedRect(rect, unit / 2, unit / 2)
+            painter.drawRoundedRect(rect.adjusted(0.5, 0.5, -0.5, -0.5), unit / 2, unit / 2)
         drawn = index.data(Qt.ItemDataRole.CheckStateRole) == Qt.CheckState.Checked
         color = index.data(Qt.ItemDataRole.DecorationRole)
         box = QRectF(rect.left() + unit, rect.center().y() - unit * 0.75, unit * 1.5, unit * 1.5)
@@ -211,8 +212,8 @@ class _ClassList(QListView):
             self.soloed.emit(index.row())
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
-        """Draw a class or not with Return; Space is for playing."""
-        if event.key() in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
+        """Draw a class or not."""
+        if event.key() in (Qt.Key.Key_Space, Qt.Key.Key_Return, Qt.Key.Key_Enter) and self.currentIndex().isValid():
             self.toggled.emit(self.currentIndex().row())
         else:
             super().keyPressEvent(event)

@@ -46,7 +46,7 @@ class EnginePanel(QWidget):
         self.status = QLabel("-")
         self.status.setProperty("quiet", True)
         self.status.setWordWrap(True)
-        self.status.setAccessibleName("Network in use")
+        self.status.setAccessibleDescription("Network in use")
         self.model_box, self.size_box = Choice("Model"), Choice("Input")
         self.backend_box, self.precision_box = Choice("Backend"), Choice("Precision")
         for box in (self.model_box, self.size_box, self.backend_box, self.precision_box):
@@ -67,6 +67,7 @@ class EnginePanel(QWidget):
         for control in (self.model_box, self.size_box, self.backend_box, self.precision_box, self.smooth):
             label = QLabel(control.accessibleName())
             label.setProperty("quiet", True)
+            label.setBuddy(control)  # screen readers on Linux take a list's name from there
             form.addRow(label, control)
         layout = QVBoxLayout(self)
         layout.addWidget(heading)

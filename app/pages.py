@@ -219,6 +219,7 @@ def _page(area: QScrollArea) -> QVBoxLayout:
     inner = QWidget()
     area.setWidget(inner)
     area.setWidgetResizable(True)
+    area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # its buttons can have the focus
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return QVBoxLayout(inner)
 

@@ -104,7 +104,6 @@ class PerformancePanel(QWidget):
         for number, (key, words, meaning) in enumerate(names):
             value, name = QLabel("-"), QLabel(words)
             value.setProperty("metric", True)
-            value.setAccessibleName(meaning)
             name.setProperty("quiet", True)
             name.setContentsMargins(0, 0, 0, 6)
             for label in (value, name):

@@ -75,7 +75,7 @@ COMMANDS: tuple[Command, ...] = (
     _command("Window", "theme", "Dark or light", "T"),
     _command("Window", "larger", "Larger words", "Ctrl++", "Ctrl+="),
     _command("Window", "smaller", "Smaller words", "Ctrl+-"),
-    _command("Window", "help", "This sheet", "?", "F1"),
+    _command("Window", "help", "Keyboard shortcuts", "?", "F1"),
 )
 """All that the window can do."""
 

@@ -105,6 +105,8 @@ QPushButton[primary="true"]:hover { background: $text; border-color: $text; colo
 #segments { background: $raised; border-radius: ${r}px; }
 #segments QToolButton { border-radius: ${r}px; padding: ${s}px ${m}px; color: $quiet; }
 #segments QToolButton:checked { background: $accent; color: $on_accent; border-color: $accent; }
+QToolButton:checked:focus { border-color: $accent; }
+QPushButton[primary="true"]:focus, #segments QToolButton:checked:focus { border-color: $text; }
 #card { background: $surface; border: 1px solid $line; border-radius: ${m}px; }
 #card:hover { border-color: $accent; background: $raised; }
 #card:focus { border-color: $accent; }

@@ -21,6 +21,7 @@ from app.phase import SPEEDS, Phase
 from bsdnet.stream.frame import StreamInfo
 
 _STEPS = 10_000  # of the slider, whatever the length
+_KEY_S = 1.0  # how far arrow keys go; page keys go a tenth of all
 
 
 class SeekSlider(QSlider):
@@ -35,7 +36,15 @@ class SeekSlider(QSlider):
         self.setMouseTracking(True)
         self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         self.setAccessibleName("Position")
+        self.actionTriggered.connect(self._go_by_key)
         self.duration_s = 0.0
+
+    def set_duration(self, duration_s: float) -> None:
+        """Stand for so many seconds; 0 if nobody knows."""
+        self.duration_s = duration_s
+        self.setSingleStep(max(1, round(_STEPS * _KEY_S / duration_s)) if duration_s > 0 else 1)
+        self.setPageStep(_STEPS // 10)
+        self.setValue(0)
 
     def show_time(self, time_s: float) -> None:
         """Move to a time, unless the user is moving it."""
@@ -74,6 +83,10 @@ class SeekSlider(QSlider):
             self.setSliderDown(False)
             self.drag_changed.emit(False)
 
+    def _go_by_key(self, _action: int) -> None:
+        if self.duration_s > 0:
+            self.sought.emit(self.sliderPosition() / _STEPS * self.duration_s)
+
     def _go(self, event: QMouseEvent) -> None:
         time_s = self.time_at(event.position().x())
         if self.duration_s > 0:
@@ -94,10 +107,10 @@ class Transport(QWidget):
         super().__init__(parent)
         self.setObjectName("transport")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        self.play = _button("play", "Play")
-        self.step = _button("step", "Next frame")
-        self.restart = _button("start", "Go to the beginning")
-        self.loop = _button("loop", "Begin again at the end")
+        self.play = _button("play", "Play", "Space")
+        self.step = _button("step", "Next frame", ".")
+        self.restart = _button("start", "Go to the beginning", "Home")
+        self.loop = _button("loop", "Begin again at the end", "L")
         self.loop.setCheckable(True)
         self.slider = SeekSlider()
         self.time, self.duration = QLabel("0:00.0"), QLabel()
@@ -144,9 +157,8 @@ class Transport(QWidget):
         for widget in (self.play, self.step, self.speed):
             widget.setEnabled(info is not None)
         known = info is not None and info.num_frames and info.fps > 0 and not live
-        self.slider.duration_s = info.num_frames / info.fps if info and info.num_frames and known else 0.0
+        self.slider.set_duration(info.num_frames / info.fps if info and info.num_frames and known else 0.0)
         self.duration.setText(format_time(self.slider.duration_s) if known else "")
-        self.slider.setValue(0)
         self.time.setText(format_time(0.0))
 
     def set_phase(self, phase: Phase) -> None:
@@ -193,10 +205,10 @@ def format_time(time_s: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds}" if hours else f"{minutes}:{seconds}"
 
 
-def _button(name: str, words: str) -> QToolButton:
+def _button(name: str, words: str, key: str) -> QToolButton:
     button = QToolButton()
     button.setIcon(icon(name))
     button.setAccessibleName(words)
-    button.setToolTip(words)
+    button.setToolTip(f"{words} ({key})")
     button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
     return button

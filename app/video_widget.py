@@ -8,11 +8,13 @@ from PySide6.QtCore import QEvent, QPointF, QRect, QRectF, QSize, Qt, Signal
 from PySide6.QtGui import (
     QColor,
     QEnterEvent,
+    QFocusEvent,
     QMouseEvent,
     QNativeGestureEvent,
     QPainter,
     QPaintEvent,
     QPalette,
+    QPen,
     QResizeEvent,
     QWheelEvent,
 )
@@ -52,6 +54,7 @@ class VideoWidget(QWidget):
         self._dragging = False
         self._split = 0.5  # share of the widget's width
         self._faded = False
+        self._ringed = False
 
     # What the window tells
 
@@ -163,6 +166,10 @@ class VideoWidget(QWidget):
             shade.setAlphaF(0.6)
             painter.fillRect(self.rect(), shade)
         self._paint_words(painter, composed)
+        if self._ringed:
+            painter.setPen(QPen(self.palette().color(QPalette.ColorRole.Highlight), 4))
+            painter.setBrush(Qt.BrushStyle.NoBrush)
+            painter.drawRect(self.rect())
         if composed.number != self._painted_number:
             self._painted_number = composed.number
             self._painted.append(time.perf_counter())
@@ -253,6 +260,16 @@ class VideoWidget(QWidget):
         """Fit the picture to the new size."""
         if self._geometry:
             self._place(replace(self._geometry, widget=self._device_size()))
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        """Show a ring if the focus came by keyboard."""
+        self._ringed = event.reason() in (Qt.FocusReason.TabFocusReason, Qt.FocusReason.BacktabFocusReason)
+        self.update()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:
+        """Show no ring."""
+        self._ringed = False
+        self.update()
 
     # The mouse
 

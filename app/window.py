@@ -31,6 +31,7 @@ from app.view_geometry import ViewMode
 
 _WITH_PICTURE = (Phase.PLAYING, Phase.PAUSED, Phase.ENDED)
 _SIDEBAR_LINES = 22  # width of the panels, in heights of a line
+_SIDEBAR_SHARE = 0.4  # of the window's width: the most that they take, as far as they can be that narrow
 
 
 class Window(QMainWindow):
@@ -73,20 +74,21 @@ class Window(QMainWindow):
         self.keeper = Keeper(self._jobs, self.settings, self.banner)
 
     def _lay_out(self) -> None:
-        panels = QWidget()
-        panels.setObjectName("sidebar")
-        panels.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        column = QVBoxLayout(panels)
+        self.panels = QWidget()
+        self.panels.setObjectName("sidebar")
+        self.panels.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        column = QVBoxLayout(self.panels)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
         for panel in (self.classes, self.performance, self.engine):
             column.addWidget(panel)
         column.addStretch(1)
         self.sidebar = QScrollArea()
-        self.sidebar.setWidget(panels)
+        self.sidebar.setWidget(self.panels)
         self.sidebar.setWidgetResizable(True)
         self.sidebar.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.sidebar.setAccessibleName("Panels")
+        self.sidebar.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # what is in it can have the focus
 
         left = QVBoxLayout()
         left.addWidget(self.stack, 1)
@@ -140,7 +142,7 @@ class Window(QMainWindow):
         transport.slider.drag_changed.connect(player.hold)
         transport.speed_chosen.connect(player.set_speed)
         transport.loop_toggled.connect(self._set_loop)
-        self.appearance.changed.connect(self._fit_to_font)
+        self.appearance.changed.connect(self._fit)
 
     def _restore(self) -> None:
         settings = self.settings
@@ -293,8 +295,11 @@ class Window(QMainWindow):
 
     # Events
 
-    def _fit_to_font(self) -> None:
-        self.sidebar.setFixedWidth(_SIDEBAR_LINES * self.fontMetrics().height())
+    def _fit(self) -> None:
+        """Give panels and banner their places."""
+        needed = self.panels.minimumSizeHint().width() + self.sidebar.verticalScrollBar().sizeHint().width()
+        usual = _SIDEBAR_LINES * self.fontMetrics().height()
+        self.sidebar.setFixedWidth(min(usual, max(needed, round(_SIDEBAR_SHARE * self.width()))))
         self.banner.place()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
@@ -315,9 +320,9 @@ class Window(QMainWindow):
             super().keyReleaseEvent(event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Keep the banner in its place."""
+        """Keep everything in its place."""
         super().resizeEvent(event)
-        self.banner.place()
+        self._fit()
 
     def dragEnterEvent(self, event: QDragEnterEvent) -> None:
         """Take files and addresses."""

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from pathlib import Path
 
 import av
@@ -19,11 +20,11 @@ def video_times(path: Path) -> list[float]:
 
 
 def record(qtbot, player, folder: Path, during) -> Path:
-    player.recording.start(folder)
+    player.recording.toggle(folder)
     qtbot.waitUntil(lambda: player.recording.path is not None, timeout=WAIT_MS)
     during()
     with qtbot.waitSignal(player.recording.finished, timeout=WAIT_MS) as recorded:
-        player.recording.stop()
+        player.recording.toggle(folder)
     return recorded.args[0]
 
 
@@ -94,6 +95,18 @@ def test_stopped_before_it_has_begun_it_ends(qtbot, playing, tmp_path, gate):
     qtbot.waitUntil(lambda: all_done() and playing.recording.path is None, timeout=WAIT_MS)
     assert not list(tmp_path.glob("*.part"))
     assert not any("under way" in words for words in said)
+
+
+def test_stopped_before_it_is_known_to_have_begun_it_ends(qtbot, playing, tmp_path):
+    playing.recording.toggle(tmp_path)
+    while not all_done():  # no event is delivered meanwhile
+        time.sleep(0.005)
+    playing.recording.toggle(tmp_path)
+    changes = []
+    playing.recording.changed.connect(changes.append)
+    qtbot.waitUntil(lambda: len(changes) == 2, timeout=WAIT_MS)
+    assert changes[0] is not None
+    assert changes[1] is None
 
 
 def test_the_end_of_its_stream_ends_what_has_not_begun(qtbot, playing, tmp_path, gate):

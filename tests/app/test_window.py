@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PySide6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication, QImage
-from PySide6.QtWidgets import QAbstractButton, QAbstractSlider, QApplication, QComboBox
+from PySide6.QtWidgets import QApplication
 
 from app.engine import EngineChoice
 from app.opening import dropped_source
@@ -299,15 +299,6 @@ def test_the_sheet_shows_every_command(qtbot, window):
     sheet = ShortcutSheet(window)
     words = {label.text() for label in sheet.findChildren(QLabel)}
     assert {command.words for command in COMMANDS} <= words
-
-
-def test_every_control_has_a_name_for_screen_readers(start):
-    window = start("clip")
-    for kind in (QAbstractButton, QAbstractSlider, QComboBox):
-        for control in window.findChildren(kind):
-            if control.isVisible() and type(control).__module__.startswith(("app", "PySide6")):
-                named = control.accessibleName() or (isinstance(control, QAbstractButton) and control.text())
-                assert named or control.metaObject().className() == "QScrollBar", control
 
 
 def test_settings_are_remembered(qtbot, window, settings):
