@@ -36,7 +36,7 @@ class ReconnectPolicy:
     """Wait before the first attempt to reconnect; each further wait is twice as long."""
     longest_delay_s: float = 30.0
     """Where the doubling ends."""
-    stable_s: float = 60.0
+    stable_s: float = 10.0
     """After pictures came for so long, the next loss begins with the first delay again."""
 
     def __post_init__(self) -> None:
