@@ -51,6 +51,7 @@ class StartPage(QScrollArea):
         cards.setSpacing(12)
         for number, card in enumerate(self.cards):
             cards.addWidget(card, number // 2, number % 2)
+        self.setFocusProxy(self.cards[0])
         self._recent = QVBoxLayout()
         page.addStretch(2)
         page.addWidget(title)

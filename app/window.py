@@ -244,6 +244,7 @@ class Window(QMainWindow):
         pages = {Phase.EMPTY: self.start, Phase.OPENING: self.wait, Phase.FAILED: self.problem}
         if phase in pages:
             self.stack.setCurrentWidget(pages[phase])
+            pages[phase].setFocus()
         name = source_name(self.player.spec) if self.player.spec else ""
         self.wait.show_words(f"Opening {name} ..." if name else "")
         self.bar.title.setText(name or "bsdnet")

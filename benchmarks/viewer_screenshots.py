@@ -203,7 +203,9 @@ def take_views(shots: Session) -> None:
     window, player = shots.window, shots.player
     window.open("demo")
     shots.until(lambda: player.phase is Phase.PLAYING, "the demo")
-    shots.frames(60)
+    shots.frames(60)  # until rates and shares have a past
+    player.seek(5.4)
+    shots.frames(12)
     shots.shoot("overlay")
     player.toggle()
     shots.point(0.46, 0.53)
@@ -239,8 +241,9 @@ def take_recording(shots: Session) -> None:
 
 
 def take_network(shots: Session) -> None:
-    """What is said when a backend is not there."""
+    """What is said when a backend is not there; masks are stable from here on."""
     window = shots.window
+    shots.do("smooth")
     shots.player.network.choose(EngineChoice(device="cpu", backend="tensorrt"))
     shots.until(lambda: window.banner.isVisible(), "the network")
     shots.frames(3)

@@ -100,6 +100,11 @@ def tab_order(window: Window, first: QWidget) -> list[QWidget]:
     return order
 
 
+def test_it_begins_at_what_to_open(window):
+    window.activateWindow()
+    assert QApplication.focusWidget() is window.start.cards[0]
+
+
 def test_tab_goes_through_the_window_from_top_to_bottom(start):
     window = start("clip")
     window.activateWindow()
