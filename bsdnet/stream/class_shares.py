@@ -78,6 +78,7 @@ class ClassSharesSink(VideoSink):
         check_folder(self._path.parent)
         if self._path.is_dir():
             raise SinkError(f"{self._path} is a folder; give the name of a file for the classes' shares")
+        self._file.check_free()
         for taken in (self._path, self._file.path):
             if taken.exists() and not self._overwrite:
                 raise SinkError(f"{taken} exists already; give another name, or pass -y to replace it (overwrite=True)")

@@ -41,8 +41,11 @@ class PartialFile:
         """Refuse to replace what must not be.
 
         Raises:
-            SinkError: there is a file of that name already, or (if `partial`) what an earlier run has left.
+            SinkError: there is a file of that name already, or (if `partial`) what an earlier run has left; or there is
+                a device or a pipe, which no file may take the place of, whatever `overwrite` says.
         """
+        if self.target.exists() and not self.target.is_file():
+            raise SinkError(f"{self.target} is no ordinary file and is not replaced by one; give another name")
         if self._overwrite:
             return
         if self.target.exists():

@@ -51,6 +51,7 @@ _CRASH_PROOF = {
 }
 _WRITE_AT_ONCE = {"flush_packets": "1", "max_interleave_delta": "200000"}  # the latter where sound ends before pictures
 _MPEG4_MAX_TICKS = 65_535  # numerator of a frame rate
+_MAX_GAP_FRAMES = 60_000  # FFmpeg's own limit in an AVI, which holds an entry for each frame that is not there
 _OFF_GRID_FRAMES = 0.25  # timestamps that an AVI moves by more than this part of a frame are worth a warning
 
 
@@ -107,6 +108,7 @@ class VideoWriter:
         self._origin = origin
         self._next_keyframe: int | None = None
         self._last_slot = -1
+        self._left_out = 0
         self._warned = False
         self._held: Packet[Stream] | None = None
         options = {**_CRASH_PROOF[container], **_WRITE_AT_ONCE}
@@ -177,9 +179,11 @@ class VideoWriter:
         return ColorRange.JPEG if self._encoding.full_range else ColorRange.MPEG
 
     def _slot(self, pts: int) -> int:
-        """Give the next place in an AVI, which has one for each frame and none between them."""
+        """Give the next place in an AVI, which has one for each frame and none between them, nor any for a huge gap."""
         exact = pts * self._time_base * self._fps
-        slot = max(round(exact), self._last_slot + 1)
+        if exact - self._left_out - self._last_slot > _MAX_GAP_FRAMES:
+            self._left_out = round(exact) - self._last_slot - 1
+        slot = max(round(exact) - self._left_out, self._last_slot + 1)
         if abs(slot - exact) > _OFF_GRID_FRAMES and not self._warned:
             self._warned = True
             logger.warning(

@@ -123,6 +123,12 @@ class TestAvi:
         assert len(warnings.records) == 1
         assert "out.avi: an AVI has one frame rate, here 25" in warnings.text
 
+    def test_a_gap_of_hours_is_closed(self, tmp_path: Path, warnings: pytest.LogCaptureFixture) -> None:
+        hours_ms = 36_000_000
+        times = self.write(tmp_path / "out.avi", [0, 40, hours_ms, hours_ms + 40, hours_ms + 120])
+        assert times == pytest.approx([0, 0.04, 0.08, 0.12, 0.2])
+        assert "out.avi: an AVI has one frame rate" in warnings.text
+
     @pytest.mark.parametrize("fps", [29.97, 59.94, 119.88, 240.0])
     def test_frame_rates(self, tmp_path: Path, fps: float, warnings: pytest.LogCaptureFixture) -> None:
         run(ArraySource([numbered(1)] * 4, fps), FileSink(tmp_path / "out.avi"))

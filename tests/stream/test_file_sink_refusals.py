@@ -2,7 +2,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from bsdnet.classes import CAMVID_11
 from bsdnet.errors import ConfigError, SinkError
 from bsdnet.runtime.prediction import Prediction
+from bsdnet.stream.class_shares import ClassSharesSink
 from bsdnet.stream.frame import StreamResult
+from bsdnet.stream.interfaces import VideoSink
 from bsdnet.stream.partial_file import PartialFile
 from bsdnet.stream.sink import EncoderSettings, FileSink, MaskFolderSink
 from bsdnet.stream.source import FileSource
@@ -69,6 +72,15 @@ class TestFileSinkRefusals:
     def test_folder_as_target(self, tmp_path: Path) -> None:
         (tmp_path / "out.mp4").mkdir()
         self.check(tmp_path / "out.mp4", "is a folder", overwrite=True)
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+    @pytest.mark.parametrize("sink", [FileSink, partial(ClassSharesSink, classes=CAMVID_11)])
+    def test_a_pipe_or_device_is_not_replaced_even_on_request(
+        self, tmp_path: Path, sink: Callable[..., VideoSink]
+    ) -> None:
+        os.mkfifo(tmp_path / "out.mp4")
+        with pytest.raises(SinkError, match="no ordinary file"):
+            sink(tmp_path / "out.mp4", overwrite=True)
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(SinkError, match=r"mkdir -p '.*/a new folder'"):
