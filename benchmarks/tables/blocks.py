@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.tables import accuracy, speed, video
+from benchmarks.tables import accuracy, soak, speed, video
 
 
 class Block(NamedTuple):
@@ -55,4 +55,9 @@ BLOCKS = {
     "smoothing-own-share": Block(video.own_share, _STEADINESS),
     "sizes": Block(video.sizes, _SIZES),
     "size-losses": Block(video.size_losses, _SIZES),
+    "damage": Block(soak.damage, ("soak-damage.json",)),
+    "kills": Block(soak.kills, ("soak-kill.json",)),
+    "latency": Block(soak.latency, ("live-latency-rtsp.json",)),
+    "outages": Block(soak.outages, ("live-memory-rtsp.json",)),
+    "viewer": Block(soak.viewer, ("viewer-cpu.json",)),
 }
