@@ -59,6 +59,11 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
     help="Size at which the network sees frames: WIDTHxHEIGHT in pixels, seg50 (1024x512), "
     "seg75 (1536x768), seg100 (2048x1024), or auto: the training pictures' short side.",
 )
+@click.option(
+    "--smooth/--no-smooth",
+    default=None,
+    help="Steady the classes by averaging along the motion of the picture.  [default: as it was last]",
+)
 @click.option("--debug", is_flag=True, help="Show more of what happens on stderr.")
 @click.version_option(package_name="bsdnet")
 def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
@@ -74,10 +79,10 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
     for package in ("app", "bsdnet"):
         logging.getLogger(package).setLevel(level)
     spec = options["source"] if options["camera"] is None else f"camera:{options['camera']}"
-    return run(spec, _choice(options))
+    return run(spec, _choice(options), options["smooth"])
 
 
-def run(spec: str | None, choice: "EngineChoice") -> int:
+def run(spec: str | None, choice: "EngineChoice", smooth: bool | None) -> int:
     """Show the window until it is closed; gives the exit code."""
     problem = _missing_screen()
     if problem is None:
@@ -99,6 +104,8 @@ def run(spec: str | None, choice: "EngineChoice") -> int:
     player = Player()
     window = Window(player, Settings())
     player.closed.connect(lambda ended: app.exit(0 if ended else _LEFT_BEHIND))
+    if smooth is not None:
+        window.engine.smooth.setChecked(smooth)
     window.show()
     QTimer.singleShot(0, lambda: _begin(window, spec, choice))  # once the window is there
     code = app.exec()

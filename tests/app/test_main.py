@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def ran(monkeypatch):
     """What the command would have shown."""
     calls = []
-    monkeypatch.setattr(app.main, "run", lambda spec, choice: calls.append((spec, choice)) or 0)
+    monkeypatch.setattr(app.main, "run", lambda *arguments: calls.append(arguments) or 0)
     return calls
 
 
@@ -43,7 +43,13 @@ def ran(monkeypatch):
 def test_options(ran, arguments, spec, choice):
     result = CliRunner().invoke(app.main.cli, arguments)
     assert result.exit_code == 0, result.output
-    assert ran == [(spec, choice)]
+    assert ran == [(spec, choice, None)]
+
+
+@pytest.mark.parametrize(("option", "smooth"), [("--smooth", True), ("--no-smooth", False)])
+def test_smooth(ran, option, smooth):
+    assert CliRunner().invoke(app.main.cli, [option]).exit_code == 0
+    assert ran == [(None, EngineChoice(), smooth)]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +102,32 @@ def begin(window, spec, choice):
 app.main._begin = begin
 app.main.main([])
 """
+
+
+SMOOTH = """
+import app.main
+from PySide6.QtCore import QTimer
+
+def begin(window, spec, choice):
+    print(window.player.network.smooth)
+    QTimer.singleShot(0, window.close)
+
+app.main._begin = begin
+app.main.main([{option}])
+"""
+
+
+def test_smooth_reaches_the_network_and_is_remembered(tmp_path):
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(tmp_path)}
+    shown = []
+    for option in ("'--smooth'", "", "'--no-smooth'", ""):
+        process = subprocess.run(
+            [sys.executable, "-c", SMOOTH.format(option=option)],
+            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+        assert process.returncode == 0, process.stderr
+        shown.append(process.stdout.strip())
+    assert shown == ["True", "True", "False", "False"]
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path):
