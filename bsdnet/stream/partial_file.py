@@ -44,8 +44,9 @@ class PartialFile:
             SinkError: there is a file of that name already, or (if `partial`) what an earlier run has left; or there is
                 a device or a pipe, which no file may take the place of, whatever `overwrite` says.
         """
-        if self.target.exists() and not self.target.is_file():
-            raise SinkError(f"{self.target} is no ordinary file and is not replaced by one; give another name")
+        for name in (self.target, self.path):
+            if name.exists() and not name.is_file():
+                raise SinkError(f"{name} is no ordinary file and is not replaced by one; give another name")
         if self._overwrite:
             return
         if self.target.exists():
@@ -66,9 +67,8 @@ class PartialFile:
         """
         source = Path(source_path)
         for written in (self.target, self.path):
-            if written.resolve() == source.resolve() or (
-                written.exists() and source.exists() and written.samefile(source)
-            ):
+            is_same = os.path.realpath(written) == os.path.realpath(source)
+            if is_same or (written.exists() and source.exists() and written.samefile(source)):
                 raise SinkError(f"{written} is the input, which must not be written over; give the output another name")
 
     def create(self) -> BinaryIO:
@@ -78,9 +78,10 @@ class PartialFile:
             SinkError: one of the names is taken, or the file cannot be created.
         """
         self.check_free()
-        exclusive = 0 if self._overwrite else os.O_EXCL
+        flags = os.O_RDWR | os.O_CREAT | (0 if self._overwrite else os.O_EXCL)
+        flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)  # what a link leads to is not ours to empty
         try:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | exclusive | getattr(os, "O_BINARY", 0), 0o666)
+            descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
             raise SinkError(f"{self.path} cannot be created: {error.strerror}") from error
         file = cast(BinaryIO, _WholeWrites(descriptor, "wb"))

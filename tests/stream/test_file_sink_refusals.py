@@ -75,12 +75,26 @@ class TestFileSinkRefusals:
 
     @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
     @pytest.mark.parametrize("sink", [FileSink, partial(ClassSharesSink, classes=CAMVID_11)])
+    @pytest.mark.parametrize("taken", ["out.mp4", "out.mp4.part"])
     def test_a_pipe_or_device_is_not_replaced_even_on_request(
-        self, tmp_path: Path, sink: Callable[..., VideoSink]
+        self, tmp_path: Path, sink: Callable[..., VideoSink], taken: str
     ) -> None:
-        os.mkfifo(tmp_path / "out.mp4")
+        os.mkfifo(tmp_path / taken)
         with pytest.raises(SinkError, match="no ordinary file"):
             sink(tmp_path / "out.mp4", overwrite=True)
+
+    def test_what_a_link_in_the_place_of_the_partial_file_leads_to_stays(self, tmp_path: Path) -> None:
+        (tmp_path / "notes.txt").write_text("mine")
+        (tmp_path / "out.mp4.part").symlink_to("notes.txt")
+        sink = FileSink(tmp_path / "out.mp4", overwrite=True)
+        with pytest.raises(SinkError, match="cannot be created"):
+            sink.open(INFO)
+        assert (tmp_path / "notes.txt").read_text() == "mine"
+
+    def test_a_link_to_itself(self, tmp_path: Path) -> None:
+        (tmp_path / "out.mp4").symlink_to("out.mp4")
+        clip = write_clip(tmp_path / "clip.mp4", [numbered(1)])
+        FileSink(tmp_path / "out.mp4", source_path=clip)  # nothing is there that could be lost
 
     def test_missing_folder(self, tmp_path: Path) -> None:
         with pytest.raises(SinkError, match=r"mkdir -p '.*/a new folder'"):
