@@ -1,5 +1,6 @@
 """The files of a recording in segments: their names, and what they may take of the disk."""
 
+import contextlib
 import logging
 import re
 from collections.abc import Collection
@@ -60,7 +61,11 @@ class SegmentStore:
         """
         if self._budget_bytes is None:
             return
-        sizes = {file: file.stat().st_size for _, file in self._finished() if file.resolve() not in self._foreign}
+        sizes = {}
+        for _, file in self._finished():
+            with contextlib.suppress(FileNotFoundError):  # somebody else has taken it away
+                if file.resolve() not in self._foreign:
+                    sizes[file] = file.stat().st_size
         if not sizes:
             return
         *oldest, newest = sizes
@@ -99,6 +104,6 @@ def _is_segment(file: Path) -> bool:
 
 def _delete(file: Path) -> None:
     try:
-        file.unlink()
+        file.unlink(missing_ok=True)
     except OSError as error:
         raise SinkError(f"the oldest segment {file} cannot be deleted: {error.strerror}") from error

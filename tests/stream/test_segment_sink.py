@@ -11,7 +11,7 @@ import av
 import pytest
 
 from bsdnet.errors import ConfigError, SinkError
-from bsdnet.stream import segment_sink
+from bsdnet.stream import segment_sink, segment_store
 from bsdnet.stream.segment_store import COMMENT
 from bsdnet.stream.sink import FileSink, SegmentSink
 from bsdnet.stream.source import FileSource
@@ -155,6 +155,13 @@ class TestBudget:
         assert {name: after.get(name) for name in before} == before
         assert set(after) - set(before) == {"out-000006.mp4"}
         assert caplog.text.count("is none of ours") == 3
+
+    def test_segments_may_be_taken_away_meanwhile(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "out-000001.mp4").symlink_to("taken")  # as one that is there when names are listed, but not later
+        (tmp_path / "out-000002.mp4").write_bytes(b"x")
+        monkeypatch.setattr(segment_store, "_is_segment", lambda file: file.unlink() is None)
+        record(tmp_path, 50, budget_bytes=1)
+        assert names(tmp_path) == ["out-000001.mp4", "out-000004.mp4"]
 
     def test_the_input_is_never_deleted(self, tmp_path: Path) -> None:
         source = record(tmp_path, 50).written[0]
