@@ -1,8 +1,8 @@
 r"""Measure how weights bear pictures as dashcams make them: mIoU on CamVid under nine corruptions at five strengths.
 
-    python -m benchmarks.robustness camvid --output benchmarks/results/robustness-shipped.json
+    python -m benchmarks.robustness camvid --plot robustness.png --sheet corruptions.png
     python -m benchmarks.robustness camvid --weights without=runs/a/last.safetensors \
-        --weights with=runs/b/last.safetensors --plot robustness.png --sheet corruptions.png
+        --weights with=runs/b/last.safetensors --step 4 --output benchmarks/results/robustness.json
 
 All weights see the same pictures: what is random depends on the seed and on the picture's name.
 """

@@ -1,6 +1,7 @@
 """What the shipped weights can do, and how they were made: blocks of the README, the model card and the checkpoints."""
 
 import re
+from statistics import fmean
 from typing import Any
 
 from benchmarks.tables.markdown import fixed, percent, power, signed, table
@@ -73,6 +74,31 @@ def pretraining(recipe: dict[str, Any]) -> str:
 def pretraining_numbers(recipe: dict[str, Any]) -> str:
     """The numbers of pretraining that a row of the checkpoints has."""
     return f"batch {recipe['batch_size']}, AdamW, lr {power(recipe['lr'])}, seed {recipe['seed']}"
+
+
+def robustness(report: dict[str, Any]) -> str:
+    """MIoU under corruptions, of weights that were trained on degraded crops and of such that were not."""
+    before, after = (report["weights"][name] for name in ("without", "with"))
+    header = ["mIoU at strength", "without: 1", "3", "5", "**with: 1**", "**3**", "**5**"]
+    rows = []
+    for name, corruption in report["corruptions"].items():
+        old, new = (found["corrupted"][name]["miou_percent"] for found in (before, after))
+        rows.append([
+            name if corruption["trained"] else f"{name}, not trained for",
+            *(fixed(old[index]) for index in (0, 2, 4)), *(f"**{fixed(new[index])}**" for index in (0, 2, 4)),
+        ])  # fmt: skip
+    clean = [fixed(found["clean"]["miou_percent"]) for found in (before, after)]
+    rows.insert(0, ["none", clean[0], "", "", f"**{clean[1]}**", "", ""])
+    return table(header, rows)
+
+
+def robustness_means(report: dict[str, Any]) -> str:
+    """The mean over all corruptions and strengths, without and with."""
+    means = [
+        fmean(value for found in weights["corrupted"].values() for value in found["miou_percent"])
+        for weights in (report["weights"][name] for name in ("without", "with"))
+    ]
+    return f"from {fixed(means[0])} to {fixed(means[1])}"
 
 
 def half_precision(report: dict[str, Any]) -> str:

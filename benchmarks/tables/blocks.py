@@ -33,6 +33,8 @@ BLOCKS = {
     "top-1-exact": Block(partial(accuracy.top_1, digits=2), ("pretrain-s.log",)),
     "pretraining": Block(accuracy.pretraining, ("pretrain-s.recipe.json",)),
     "pretraining-numbers": Block(accuracy.pretraining_numbers, ("pretrain-s.recipe.json",)),
+    "robustness": Block(accuracy.robustness, ("robustness.json",)),
+    "robustness-means": Block(accuracy.robustness_means, ("robustness.json",)),
     "half-precision": Block(accuracy.half_precision, ("precision-cpu.json",)),
     "teacher": Block(accuracy.teacher, ("teacher-b1-camvid-0001TP.json",)),
     "distillation": Block(accuracy.distillation, ("ablation-distill.json",)),
