@@ -1,6 +1,7 @@
 """Pictures that are kept: whole or not at all, and why not."""
 
 import resource
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from .conftest import WAIT_MS
 RGB = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
-    """No file can grow beyond some bytes."""
+    """No file can grow beyond some bytes: that of pytest's own output can neither, so keep this short."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_picture_comes_back_as_it_was(tmp_path):
@@ -29,9 +32,8 @@ def test_a_picture_comes_back_as_it_was(tmp_path):
     assert np.array_equal(rows[:, : 3 * 60].reshape(RGB.shape), RGB)
 
 
-@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match="too large"):
+    with full_disk(), pytest.raises(OSError, match="too large"):
         save_png(RGB, tmp_path, "street.mp4")
     assert not list(tmp_path.iterdir())
 
