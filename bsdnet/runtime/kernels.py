@@ -301,8 +301,8 @@ def _choose(
 
     Gives the largest class, and the sum of exp(logit - largest logit) over all classes, both (ROWS, COLUMNS).
     """
-    best = tl.zeros_like(along * down) + float("-inf")
-    total = tl.zeros_like(best)
+    best = tl.full((down.shape[0], along.shape[1]), float("-inf"), tl.float32)
+    total = tl.full((down.shape[0], along.shape[1]), 0.0, tl.float32)
     label = total.to(tl.int32)
     for index in range(CLASSES):
         start = index * class_stride
