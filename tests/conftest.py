@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+import torch
 
 from bsdnet.demo_scene import DemoScene
 
@@ -32,6 +33,15 @@ def untouched_logging() -> Iterator[None]:
     _restore_logging()
     yield
     _restore_logging()
+
+
+@pytest.fixture(autouse=True)
+def untouched_threads() -> Iterator[None]:
+    """Give the threads back that a command takes from its whole process."""
+    torch_threads, opencv_threads = torch.get_num_threads(), cv2.getNumThreads()
+    yield
+    torch.set_num_threads(torch_threads)
+    cv2.setNumThreads(opencv_threads)
 
 
 def _restore_logging() -> None:
