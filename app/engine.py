@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,6 +60,10 @@ class SegmenterLike(Protocol):
         """Tell at which size the network sees frames of a size."""
         ...
 
+    def prepare(self, sizes: Iterable[tuple[int, int]], *, frame_size: tuple[int, int], outputs: Set[Output]) -> None:
+        """Build what frames of a size need, so that none waits for it."""
+        ...
+
     def submit(self, picture: Picture, *, outputs: Set[Output], smoother: "Smoother | None" = None) -> PredictionHandle:
         """Begin with one picture."""
         ...
@@ -99,14 +103,23 @@ class Engine:
         choice: what is asked for.
         report: is told of every step down.
         load: makes a segmenter; it may raise.
+        frame_size: height and width of the frames that are playing; the segmenter is made ready for them, and those
+            that take the place of a failed one likewise. None if nothing plays.
 
     Raises:
         BsdnetError: neither what was asked for nor anything below can be had.
     """
 
-    def __init__(self, choice: EngineChoice, report: Report, load: Load = load_segmenter) -> None:
+    def __init__(
+        self,
+        choice: EngineChoice,
+        report: Report,
+        load: Load = load_segmenter,
+        frame_size: tuple[int, int] | None = None,
+    ) -> None:
         self._load = load
         self._report = report
+        self._frame_size = frame_size
         self._lock = threading.Lock()  # one thread steps down, the others wait for it
         self._closed = False
         self.confidence = True
@@ -172,13 +185,24 @@ class Engine:
     def _open(self, choice: EngineChoice) -> tuple[EngineChoice, SegmenterLike]:
         while True:
             try:
-                return choice, self._load(choice)
+                return choice, self._ready(self._load(choice))
             except (BackendError, RuntimeError) as error:
                 below = choice_below(choice, error)
                 if below is None or not (isinstance(error, BackendError) or is_out_of_memory(error)):
                     raise
                 self._report(_words(below, error))
                 choice = below
+
+    def _ready(self, segmenter: SegmenterLike) -> SegmenterLike:
+        """Build before it is used: the stream would stand still meanwhile."""
+        if self._frame_size is not None:
+            try:
+                size = segmenter.size_for(self._frame_size)
+                segmenter.prepare([size], frame_size=self._frame_size, outputs=frozenset({"labels", "confidence"}))
+            except BaseException:
+                segmenter.close()
+                raise
+        return segmenter
 
 
 def choice_below(choice: EngineChoice, error: Exception) -> EngineChoice | None:

@@ -32,6 +32,8 @@ class EngineHolder(QObject):
         self._loading = 0  # counts calls of `choose`: only the last one's outcome is wanted
         self._confidence = True
         self._smooth = False
+        self.frame_size: tuple[int, int] | None = None
+        """Height and width of the frames that are playing, for which the next network is made ready; None if none."""
 
     @property
     def engine(self) -> Engine | None:
@@ -49,9 +51,10 @@ class EngineHolder(QObject):
         self._loading += 1
         number = self._loading
         self._set_busy(True)
+        frame_size = self.frame_size
         self._jobs.start(
             "load",
-            lambda: Engine(choice, self._report, self._load),
+            lambda: Engine(choice, self._report, self._load, frame_size),
             done=lambda engine: self._loaded(number, engine),
             failed=lambda error: self._failed(number, error),
             unwanted=Engine.close,

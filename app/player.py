@@ -273,6 +273,7 @@ class Player(QObject):
 
         source, self._source = self._source, None
         self._info = source.info
+        self.network.frame_size = source.info.size
         view = CallbackSink(
             partial(self._composer.offer, self._opening),
             live=True,

@@ -131,6 +131,8 @@ def _run_stream(
 
     segmenter.style = _style(options, segmenter)
     adaptive = _adapt(options, segmenter, source.info.size)
+    if adaptive is None and segmenter.device.type != "cpu":  # engines take minutes: no frame of a camera waits for them
+        segmenter.prepare([segmenter.size_for(source.info.size)], frame_size=source.info.size)
     smoothed = SmoothedSegmenter(adaptive or segmenter) if options["smooth"] else None
     hud = Hud(segmenter, source.info.size, adaptive)
     with (

@@ -1,6 +1,7 @@
 """A network that knows the answer, and sources that behave as they are named."""
 
 import threading
+from collections.abc import Iterable, Set
 from concurrent.futures import Future
 from dataclasses import replace
 
@@ -51,6 +52,13 @@ class StandInSegmenter:
         self.refuses_with: Exception | None = None
         self.outputs: list[frozenset[Output]] = []
         self.smoothers: list[Smoother | None] = []
+        self.prepared: list[tuple[list[tuple[int, int]], tuple[int, int], frozenset[Output]]] = []
+        self.cannot_prepare: Exception | None = None
+
+    def prepare(self, sizes: Iterable[tuple[int, int]], *, frame_size: tuple[int, int], outputs: Set[Output]) -> None:
+        if self.cannot_prepare:
+            raise self.cannot_prepare
+        self.prepared.append((list(sizes), frame_size, frozenset(outputs)))
 
     def size_for(self, frame_size: tuple[int, int]) -> tuple[int, int]:
         return self.size

@@ -63,6 +63,23 @@ def test_opens_what_is_below_and_says_so():
     assert said == ["Backend 'tensorrt' is not here. Going on with plain PyTorch."]
 
 
+def test_is_made_ready_for_the_frames_that_are_playing():
+    segmenters = []
+
+    def load(choice: EngineChoice) -> StandInSegmenter:
+        segmenters.append(StandInSegmenter(choice))
+        if choice.device == "cuda":
+            segmenters[-1].cannot_prepare = out_of_memory()
+        return segmenters[-1]
+
+    said = []
+    engine = Engine(EngineChoice(device="cuda", size=(64, 96)), said.append, load, frame_size=SIZE)
+    assert engine.choice.device == "cpu"
+    assert said == ["The GPU's memory is full. Going on with the CPU."]
+    assert [segmenter.closed for segmenter in segmenters] == [True, False]
+    assert segmenters[1].prepared == [([(64, 96)], SIZE, OUTPUTS)]
+
+
 def test_weights_that_cannot_be_read_are_no_reason_to_step_down():
     def load(choice: EngineChoice) -> StandInSegmenter:
         raise CheckpointError("damaged")

@@ -93,6 +93,13 @@ def test_ends_and_begins_again(qtbot, playing):
     qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
 
 
+def test_another_network_is_made_ready_for_what_plays_before_it_takes_over(qtbot, playing, loads):
+    assert loads[0].prepared == []
+    with qtbot.waitSignal(playing.network.replaced, timeout=WAIT_MS):
+        playing.network.choose(EngineChoice(device="cpu", size=(64, 96)))
+    assert [(sizes, frame_size) for sizes, frame_size, _ in loads[1].prepared] == [([(64, 96)], playing.info.size)]
+
+
 def test_loops(qtbot, playing):
     playing.loop = True
     playing.open("short")

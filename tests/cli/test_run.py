@@ -4,15 +4,19 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from bsdnet.checkpoint import default_weights
 from bsdnet.classes import CAMVID_11
 from bsdnet.errors import CheckpointError
+from bsdnet.runtime.segmenter import Segmenter
+from cli import run as run_module
 from tests.cli.conftest import GRAY, SIZE, Run, run_main
 from tests.stream.media import decoded_times, sound_packets, write_clip
 
@@ -45,6 +49,26 @@ def test_a_video_becomes_a_video_with_its_times_and_sound(run: Run, clip: Path, 
         video = container.streams.video[0]
         assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_on_a_gpu_all_is_built_for_the_frames_before_the_first_one(run: Run, clip: Path, tmp_path, monkeypatch):
+    calls = []
+    submit = Segmenter.submit
+    monkeypatch.setattr(Segmenter, "prepare", lambda _, sizes, *, frame_size: calls.append((list(sizes), frame_size)))
+    monkeypatch.setattr(Segmenter, "submit", lambda *args, **kwargs: calls.append("submit") or submit(*args, **kwargs))
+    assert run(clip, "-o", tmp_path / "cpu.mp4").exit_code == 0
+    assert calls == ["submit"] * 5
+    calls.clear()
+    load = run_module._load_segmenter
+
+    def load_as_on_gpu(options: dict[str, Any]) -> Segmenter:
+        segmenter = load(options)
+        segmenter.device = torch.device("meta")  # any but the CPU
+        return segmenter
+
+    monkeypatch.setattr(run_module, "_load_segmenter", load_as_on_gpu)
+    assert run(clip, "-o", tmp_path / "gpu.mp4").exit_code == 0
+    assert calls == [([(64, 128)], SIZE)] + ["submit"] * 5
 
 
 def test_the_summary_says_what_was_done_and_how_fast(run: Run, clip: Path, tmp_path: Path):
