@@ -1,5 +1,6 @@
 """bsdnet-train: the command."""
 
+import hashlib
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import torch
 from click.core import ParameterSource
 
 from bsdnet.errors import BsdnetError
+from bsdnet.runtime.machine import describe_measurement
 from trainer.data import (
     DATASETS,
     RECIPES,
@@ -276,8 +278,17 @@ def _evaluate(options: dict[str, Any]) -> None:
             options["weights"], options["dataset"], options["data_dir"], options["eval_split"], device,
             options=evaluation, processes=processes, hold_out=options["hold_out"], predictions=options["predictions"],
         )  # fmt: skip
-        if processes.is_main:
-            click.echo(json.dumps(report.as_dict(), indent=2) if options["as_json"] else report.as_table())
+        if processes.is_main and options["as_json"]:
+            made = describe_measurement("bsdnet-train")
+            click.echo(json.dumps({**made, "weights_sha256": _hash(options["weights"]), **report.as_dict()}, indent=2))
+        elif processes.is_main:
+            click.echo(report.as_table())
+
+
+def _hash(weights: Path) -> str:
+    """Name the very weights that were evaluated, of a student or a teacher, by their content."""
+    with (weights / "model.safetensors" if weights.is_dir() else weights).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _described(data: SegmentationData, options: dict[str, Any], *names: str) -> SegmentationData:

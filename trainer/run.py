@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from bsdnet.errors import TrainingError
+from bsdnet.runtime.machine import describe_measurement
 from trainer.distributed import Processes, synchronise
 from trainer.engine import Loop, LoopOptions, Task
 from trainer.interrupt import StopSignals
@@ -38,7 +39,8 @@ def run_task(task: Task, folder: Path, options: dict[str, Any], processes: Proce
     )
     if processes.is_main and not options["resume"]:
         write_toml(folder / "recipe.toml", task.recipe)
-        _write_text(folder / "run.json", json.dumps(dict(task.description), indent=2) + "\n")
+        run = {**describe_measurement("bsdnet-train"), **task.description}
+        _write_text(folder / "run.json", json.dumps(run, indent=2) + "\n")
     with StopSignals() as signals:
         loop = Loop(task, folder, loop_options, processes=processes, should_stop=lambda: signals.received is not None)
         progress = loop.run()

@@ -1,15 +1,33 @@
-"""What a result was measured on, to be written beside it."""
+"""How and on what a result was measured, to be written beside it."""
 
 import os
 import platform
+import re
 import subprocess
+import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import bsdnet
 
 PACKAGES = ("torch", "torch-tensorrt", "triton", "numpy", "opencv-python-headless", "av")
 """Packages whose versions make a difference to speed."""
+
+
+def describe_measurement(program: str) -> dict[str, Any]:
+    """Tell how, when and where this process measures: `command`, `date` and `machine`.
+
+    Args:
+        program: name of the command; its arguments are those of the process, without the folders of files.
+    """
+    arguments = (re.sub(r"[^\s=]*/", "", argument) for argument in sys.argv[1:])  # where files lie is nobody's business
+    return {
+        "command": " ".join([program, *arguments]),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe_machine(),
+    }
 
 
 def describe_machine() -> dict[str, str | int]:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bsdnet.devices import select_device
+from bsdnet.runtime.machine import describe_measurement
 from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.candidates import load_candidate
 from cli.bench.measure import Case, Row, Settings, measure
-from cli.bench.report import as_json, fps, number, origin, percentiles, publish, size_text, table
+from cli.bench.report import as_json, fps, number, percentiles, publish, size_text, table
 
 _OURS = {"block": "fcb", "context": "dasp-avg"}
 
@@ -36,7 +37,12 @@ def measure_blocks(options: dict[str, Any]) -> None:
             parts.append(_table(kind, {name: found[f"{model}:{kind}={name}"] for name in entries}, entries))
     parts.append(_remarks(rows, settings))
     result = {"settings": {"device": str(settings.device), "rounds": settings.rounds}}
-    publish("\n\n".join(parts), {**result, "rows": [_as_json(row) for row in rows]}, options, origin())
+    publish(
+        "\n\n".join(parts),
+        {**result, "rows": [_as_json(row) for row in rows]},
+        options,
+        describe_measurement("bsdnet-bench"),
+    )
 
 
 def _table(kind: str, rows: Mapping[str, Row], entries: Mapping[str, tuple[str, float, float]]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bsdnet.errors import ConfigError
+from bsdnet.runtime.machine import describe_measurement
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.runtime.segmenter import Segmenter
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
@@ -19,7 +20,7 @@ from bsdnet.stream.sink import CallbackSink, FileSink, NullSink
 from bsdnet.stream.source import open_source
 from cli.bench.measure import IN_FLIGHT
 from cli.bench.progress import Rounds
-from cli.bench.report import number, origin, publish, size_text, table
+from cli.bench.report import number, publish, size_text, table
 from cli.report import describe_engine, describe_network
 
 STAGES = ("decode", "infer", "render", "encode")
@@ -174,7 +175,7 @@ def write_pipeline(result: PipelineResult, options: dict[str, Any]) -> None:
         "ratio_file": result.ratio("file"),
         "fps_in_turn": result.in_turn,
     }
-    publish(markdown, machine_readable, options, origin())
+    publish(markdown, machine_readable, options, describe_measurement("bsdnet-bench"))
 
 
 def _load(options: dict[str, Any]) -> Segmenter:

@@ -1,14 +1,11 @@
 """What a measurement says: tables for people, JSON for programs."""
 
 import json
-import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.runtime.machine import describe_measurement
 from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.measure import IN_FLIGHT, Row, Settings
@@ -18,16 +15,6 @@ from cli.terminal import tell
 _NONE = "–"  # noqa: RUF001 - the dash of a table's empty cell
 
 
-def origin() -> dict[str, Any]:
-    """Tell how, when and where a measurement was made."""
-    arguments = (re.sub(r"[^\s=]*/", "", argument) for argument in sys.argv[1:])  # where files lie is nobody's business
-    return {
-        "command": " ".join(["bsdnet-bench", *arguments]),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe_machine(),
-    }
-
-
 def publish(markdown: str, result: dict[str, Any], options: dict[str, Any], made: dict[str, Any]) -> None:
     """Print a table, and write the files that were asked for.
 
@@ -35,7 +22,7 @@ def publish(markdown: str, result: dict[str, Any], options: dict[str, Any], made
         markdown: the table, and what explains it.
         result: the same for programs.
         options: the command's; `json` and `markdown` are paths or None.
-        made: of `origin`.
+        made: of `describe_measurement`.
     """
     tell(markdown)
     if options["json"]:
@@ -214,7 +201,7 @@ def write_speed(rows: Sequence[Row], settings: Settings, options: dict[str, Any]
         "rows": [as_json(row) for row in rows],
         "paper": {"hardware": paper.HARDWARE, "rows": [_paper_json(entry) for entry in paper.SPEEDS]},
     }
-    publish(markdown, result, options, origin())
+    publish(markdown, result, options, describe_measurement("bsdnet-bench"))
     if options["plot"]:
         from cli.bench.plot import draw
 

@@ -57,6 +57,8 @@ def test_a_run_leaves_weights_state_and_recipe(trained: Path):
     recipe = json.loads((trained / "run.json").read_text())
     assert (recipe["batch_size"], recipe["crop_size"], recipe["lr"]) == (2, [64, 64], 0.001)
     assert (recipe["dataset"], recipe["train_split"], recipe["hold_out"]) == ("camvid", "train", None)
+    assert recipe["command"].startswith("bsdnet-train")
+    assert recipe["machine"]["torch"] == torch.__version__
 
 
 def assert_same_bits(folder: Path, other: Path) -> None:

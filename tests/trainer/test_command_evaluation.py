@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -35,6 +36,9 @@ def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):
     assert (report["split"], report["images"], len(report["iou"])) == ("test", 3, 11)
     assert 0 < report["miou"] < 1
     assert report["miou_by_recording"] == {}  # one drive alone
+    assert report["weights_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert report["command"].startswith("bsdnet-train")
+    assert report["machine"]["torch"] == torch.__version__
 
 
 def test_weights_are_evaluated_with_their_own_normalisation(street_camvid: Path, trained: Path, tmp_path: Path):
