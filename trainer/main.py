@@ -61,9 +61,9 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
     "--teacher",
     "teachers",
     multiple=True,
-    metavar="FOLDER|NAME",
-    help="SegFormer from 'bsdnet-train teacher' or of Hugging Face; given again, an ensemble. "
-    "Default: the data set's public one.",
+    metavar="FOLDER|NAME|FILE",
+    help="SegFormer from 'bsdnet-train teacher' or of Hugging Face, or a BSDNet's .safetensors; given again, an "
+    "ensemble. Default: the data set's public one.",
 )
 @click.option(
     "--teacher-classes", type=FILE, help="TOML file that says which of the teacher's classes make one of ours."

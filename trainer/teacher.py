@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError, TrainingError
+from bsdnet.modeling.bsdnet import BSDNet
+from bsdnet.modeling.folding import fold_batch_norms
+from trainer.device import place
 from trainer.segformer import load_pretrained
 
 logger = logging.getLogger(__name__)
@@ -39,9 +43,9 @@ class TeacherOutput(NamedTuple):
     stage4: Tensor
     """`(B, channels.stage4, H/32, W/32)`."""
     decoder: Tensor
-    """`(B, channels.decoder, H/4, W/4)`: the fused feature before the classifier."""
+    """`(B, channels.decoder, H/4, W/4)`, or at stride 8: the fused feature before the classifier."""
     logits: Tensor
-    """`(B, classes, H/4, W/4)`, in the order of the student's classes."""
+    """`(B, classes, H/4, W/4)`, or at stride 8, in the order of the student's classes."""
 
 
 class Teacher(Protocol):
@@ -92,13 +96,29 @@ class SegFormerTeacher:
         finally:
             hook.remove()
         stage3, stage4 = output.hidden_states[2:4]
-        return TeacherOutput(stage3, stage4, seen[0], self._in_student_classes(output.logits))
+        return TeacherOutput(stage3, stage4, seen[0], _in_student_classes(output.logits, self._sources))
 
-    def _in_student_classes(self, logits: Tensor) -> Tensor:
-        """Order the logits as the student's; of several, the joint one is that of the sum of their probabilities."""
-        if all(len(indices) == 1 for indices in self._sources):
-            return logits[:, torch.cat(self._sources)]
-        return torch.stack([logits[:, indices].float().logsumexp(1) for indices in self._sources], 1)
+
+class BSDNetTeacher:
+    """A trained BSDNet that teaches: a larger one, or several of other seeds as an ensemble.
+
+    Args:
+        network: a trained BSDNet; it is left as it is.
+        sources: for each of the student's classes, the teacher's classes that make it up.
+        device: where it computes.
+    """
+
+    def __init__(self, network: BSDNet, sources: Sequence[Sequence[int]], device: torch.device) -> None:
+        config = network.config
+        self.channels = TeacherChannels(config.channels[2], config.channels[3], config.decoder_channels)
+        self._network = place(fold_batch_norms(network), device)
+        self._sources = [torch.tensor(indices, device=device) for indices in sources]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        """Look at pictures; see `Teacher`."""
+        logits, stage3, stage4, decoder = self._network.forward_all(images)
+        return TeacherOutput(stage3, stage4, decoder, _in_student_classes(logits, self._sources))
 
 
 class EnsembleTeacher:
@@ -133,10 +153,11 @@ def load_teacher(
     class_mapping: Mapping[str, Sequence[str]] | None = None,
     advice: str = ADVICE,
 ) -> Teacher:
-    """Load a SegFormer, or an ensemble of several.
+    """Load a SegFormer or a BSDNet, or an ensemble of several.
 
     Args:
-        names: folders that `bsdnet-train teacher` or transformers wrote, or Hugging Face names.
+        names: folders that `bsdnet-train teacher` or transformers wrote, Hugging Face names, or files of a BSDNet's
+            weights, which end in .safetensors.
         classes: the student's.
         device: where to compute.
         class_mapping: for each of the student's classes, the teacher's classes that make it up; None takes those of
@@ -144,22 +165,14 @@ def load_teacher(
         advice: what to do if one cannot be loaded, for the message.
 
     Raises:
-        TrainingError: transformers is not installed, or a teacher cannot be loaded.
-        ConfigError: its classes are not the student's, or the mapping does not fit.
+        TrainingError: transformers is not installed, or a SegFormer cannot be loaded.
+        CheckpointError: the weights of a BSDNet cannot be read.
+        ConfigError: its classes are not the student's, or the mapping does not fit; or a BSDNet was trained on pictures
+            that were normalised in another way than the student's.
     """
     if not names:
         raise TrainingError(f"no teacher is named: {advice}")
-    teachers = []
-    for name in names:
-        if not Path(name).is_dir():
-            logger.info("teacher %s: from Hugging Face, or its cache; mind its licence", name)
-        try:
-            network = load_pretrained("SegformerForSemanticSegmentation", name)
-        except TrainingError as error:
-            raise TrainingError(f"{error}; {advice}") from error
-        taught = [str(network.config.id2label[index]).strip().lower() for index in range(network.config.num_labels)]
-        sources = _match(name, taught, classes) if class_mapping is None else _map(name, taught, classes, class_mapping)
-        teachers.append(SegFormerTeacher(network, sources, device))
+    teachers = [_load_one(name, classes, device, class_mapping, advice) for name in names]
     return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
 
 
@@ -184,6 +197,43 @@ def read_class_mapping(path: Path) -> dict[str, list[str]]:
             )
         mapping[name] = names
     return mapping
+
+
+def _load_one(
+    name: str,
+    classes: ClassSet,
+    device: torch.device,
+    mapping: Mapping[str, Sequence[str]] | None,
+    advice: str,
+) -> Teacher:
+    if Path(name).suffix == ".safetensors":
+        checkpoint = load_checkpoint(Path(name))
+        metadata = checkpoint.metadata
+        if (metadata.mean, metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
+            raise ConfigError(f"the teacher {name} saw pictures that were normalised otherwise than the student's")
+        return BSDNetTeacher(checkpoint.model, _sources(name, metadata.class_set.names, classes, mapping), device)
+    if not Path(name).is_dir():
+        logger.info("teacher %s: from Hugging Face, or its cache; mind its licence", name)
+    try:
+        network = load_pretrained("SegformerForSemanticSegmentation", name)
+    except TrainingError as error:
+        raise TrainingError(f"{error}; {advice}") from error
+    taught = [str(network.config.id2label[index]) for index in range(network.config.num_labels)]
+    return SegFormerTeacher(network, _sources(name, taught, classes, mapping), device)
+
+
+def _in_student_classes(logits: Tensor, sources: Sequence[Tensor]) -> Tensor:
+    """Order logits as the student's; of several, the joint one is that of the sum of their probabilities."""
+    if all(len(indices) == 1 for indices in sources):
+        return logits[:, torch.cat(list(sources))]
+    return torch.stack([logits[:, indices].float().logsumexp(1) for indices in sources], 1)
+
+
+def _sources(
+    name: str, names: Sequence[str], classes: ClassSet, mapping: Mapping[str, Sequence[str]] | None
+) -> list[list[int]]:
+    taught = [label.strip().lower() for label in names]
+    return _match(name, taught, classes) if mapping is None else _map(name, taught, classes, mapping)
 
 
 def _match(name: str, taught: list[str], classes: ClassSet) -> list[list[int]]:

@@ -107,7 +107,7 @@ class StageFeatures(NamedTuple):
 
 
 class TrainingOutput(NamedTuple):
-    """What the losses need, returned by `BSDNet.forward` in training mode."""
+    """What the losses need, returned by `BSDNet.forward` in training mode, and by `forward_all`."""
 
     logits: Tensor
     """`(B, num_classes, H/8, W/8)`."""
@@ -176,12 +176,14 @@ class BSDNet(nn.Module):
         Returns:
             The logits at stride 8, `(B, num_classes, ceil(H/8), ceil(W/8))`; in training mode a `TrainingOutput`.
         """
+        output = self.forward_all(x)
+        return output if self.training else output.logits
+
+    def forward_all(self, x: Tensor) -> TrainingOutput:
+        """Segment a batch of images as `forward` does, and give the maps besides, whatever the mode."""
         features = self.backbone(x)
         decoded = self.decoder(features.stage2, self.dasp(features.stage4))
-        logits: Tensor = self.head(decoded)
-        if self.training:
-            return TrainingOutput(logits, features.stage3, features.stage4, decoded)
-        return logits
+        return TrainingOutput(self.head(decoded), features.stage3, features.stage4, decoded)
 
 
 S_CONFIG = BSDNetConfig()
