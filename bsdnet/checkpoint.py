@@ -159,6 +159,10 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         problem = "is a folder" if path.is_dir() else "does not exist"
         raise CheckpointError(f"the weights file {path} {problem}; expected a .safetensors file made by bsdnet-train")
     try:
+        path.open("rb").close()  # safetensors does not say why it cannot read
+    except OSError as error:
+        raise CheckpointError(f"the weights file {path} cannot be read: {error.strerror or error}") from error
+    try:
         with safe_open(path, framework="pt") as opened:
             texts: dict[str, str] = opened.metadata() or {}
             names = list(opened.keys())

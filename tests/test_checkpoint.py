@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,6 +86,18 @@ def test_a_missing_file(tmp_path: Path):
         load_checkpoint(tmp_path / "none.safetensors")
     with pytest.raises(CheckpointError, match="is a folder"):
         load_checkpoint(tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"whole")
+
+    def refuse(*_: object) -> None:  # root may read everything
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors cannot be read: Permission denied"):
+        load_checkpoint(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights at all", b"\xff" * 64])
