@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from bsdnet import Segmenter
+from bsdnet.checkpoint import default_weights, sha256_of
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.runtime.machine import describe_machine
 from trainer.datasets.camvid import CamVid
@@ -39,6 +40,7 @@ def main(camvid: Path, step: int, output: Path | None) -> None:
     report = {
         "command": f"python benchmarks/precision.py camvid --step {step}",
         "machine": describe_machine(),
+        "weights_sha256": sha256_of(default_weights()),
         "images": len(labels["fp32"]),
         "miou_percent": miou,
         "pixels_equal_to_fp32_percent": equal,

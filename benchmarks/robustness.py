@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.corruptions import CORRUPTIONS, STRENGTHS, corrupt
-from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
+from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint, sha256_of
 from bsdnet.classes import ClassSet
 from bsdnet.errors import BsdnetError
 from bsdnet.runtime.machine import describe_machine
@@ -129,6 +129,7 @@ def main(camvid: Path, weights: dict[str, Path], output: Path | None, **options:
     report = {
         "command": _command(weights, options),
         "machine": describe_machine(),
+        "weights_sha256": {label: sha256_of(path) for label, path in weights.items()},
         **{name: options[name] for name in ("split", "hold_out", "step", "seed", "precision")},
         "images": len(Corrupted(pictures=dataset, step=options["step"])),
         "corruptions": {

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from bsdnet import Segmenter
+from bsdnet.checkpoint import default_weights, sha256_of
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.runtime.machine import describe_machine
 from trainer.datasets.camvid import CamVid
@@ -26,6 +27,7 @@ def main(camvid: Path, output: Path | None) -> None:
     report = {
         "command": "python benchmarks/size_accuracy.py camvid",
         "machine": describe_machine(),
+        "weights_sha256": sha256_of(default_weights()),
         "images": len(dataset),
         "rows": [_row(dataset, size) for size in SIZES],
     }

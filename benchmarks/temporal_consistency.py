@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from bsdnet import Segmenter
-from bsdnet.checkpoint import default_weights, load_checkpoint
+from bsdnet.checkpoint import default_weights, load_checkpoint, sha256_of
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.backends import Network, select_precision
@@ -231,6 +231,7 @@ def main(camvid: Path, threads: int, rounds: int, output: Path | None) -> None:
     report = {
         "command": f"python benchmarks/temporal_consistency.py camvid --threads {threads} --rounds {rounds}",
         "machine": describe_machine(),
+        "weights_sha256": sha256_of(default_weights()),
         "classes": list(dataset.classes.names),
         "schemes": scores,
         "schemes_at_5_hz": slow,

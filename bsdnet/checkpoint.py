@@ -1,5 +1,6 @@
 """Weights on disk: safetensors with everything that is needed to use them, never pickle."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -106,6 +107,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     _load_strictly(path, model, tensors)
     return Checkpoint(model=model.eval(), metadata=metadata)
+
+
+def sha256_of(path: Path) -> str:
+    """Name a file of weights by its content, so that a result can say whose it is.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"the weights file {path} cannot be read: {error.strerror or error}") from error
 
 
 def save_backbone(path: Path, backbone: Backbone, architecture: str) -> None:

@@ -1,6 +1,5 @@
 """bsdnet-train: the command."""
 
-import hashlib
 import json
 import logging
 import os
@@ -15,6 +14,7 @@ import click
 import torch
 from click.core import ParameterSource
 
+from bsdnet.checkpoint import sha256_of
 from bsdnet.errors import BsdnetError
 from bsdnet.runtime.machine import describe_measurement
 from trainer.data import (
@@ -279,16 +279,11 @@ def _evaluate(options: dict[str, Any]) -> None:
             options=evaluation, processes=processes, hold_out=options["hold_out"], predictions=options["predictions"],
         )  # fmt: skip
         if processes.is_main and options["as_json"]:
-            made = describe_measurement("bsdnet-train")
-            click.echo(json.dumps({**made, "weights_sha256": _hash(options["weights"]), **report.as_dict()}, indent=2))
+            weights = options["weights"] / "model.safetensors" if options["weights"].is_dir() else options["weights"]
+            made = {**describe_measurement("bsdnet-train"), "weights_sha256": sha256_of(weights)}
+            click.echo(json.dumps({**made, **report.as_dict()}, indent=2))
         elif processes.is_main:
             click.echo(report.as_table())
-
-
-def _hash(weights: Path) -> str:
-    """Name the very weights that were evaluated, of a student or a teacher, by their content."""
-    with (weights / "model.safetensors" if weights.is_dir() else weights).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _described(data: SegmentationData, options: dict[str, Any], *names: str) -> SegmentationData:
