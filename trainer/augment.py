@@ -101,6 +101,34 @@ def _shrink(rgb: NDArray[np.uint8], view: NDArray[np.float64]) -> tuple[NDArray[
     return np.asarray(small, np.uint8), matrix
 
 
+def paste_classes(
+    rgb: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    other_rgb: NDArray[np.uint8],
+    other_labels: NDArray[np.uint8],
+    rng: Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Put half of the classes of another example, chosen at random, over this one, at the places where they are there.
+
+    So things are seen in surroundings that the data do not have: ClassMix (Olsson et al., WACV 2021), with true labels.
+
+    Args:
+        rgb: picture, `(H, W, 3)` uint8.
+        labels: its classes, `(H, W)` uint8, 255 where there is none.
+        other_rgb: picture of the same size that the classes are taken from.
+        other_labels: its classes; pixels without a class are never taken.
+        rng: the only source of chance.
+
+    Returns:
+        Picture and labels of the same shape.
+    """
+    present = np.flatnonzero(np.bincount(other_labels.ravel(), minlength=256)[:IGNORE_INDEX])
+    chosen = np.zeros(256, np.bool_)
+    chosen[rng.permutation(present)[: (len(present) + 1) // 2]] = True
+    taken = chosen[other_labels]
+    return np.where(taken[..., None], other_rgb, rgb), np.where(taken, other_labels, labels)
+
+
 def jitter_colors(rgb: NDArray[np.uint8], strength: float, rng: Generator) -> NDArray[np.uint8]:
     """Change exposure, contrast, gamma, white balance and saturation at random, as another camera or hour would.
 

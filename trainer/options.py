@@ -63,6 +63,8 @@ def crop_options(command: _Command) -> _Command:
         click.option("--color-jitter", type=float, help="Strength of random colours, 0 to 0.9; default: the recipe's."),
         click.option("--degradation", type=float,
                      help="Share of the crops with noise, blur, JPEG, low light, haze, 0 to 1; default: the recipe's."),
+        click.option("--class-mix", type=float,
+                     help="Share of the crops with half of the classes of another, 0 to 1; default: the recipe's."),
         click.option("--class-balance", type=float,
                      help="Share of the crops that show a class drawn uniformly, 0 to 1; default: the recipe's."),
         click.option("--hard-pixel-share", type=float,

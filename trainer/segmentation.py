@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bsdnet.errors import ConfigError, DatasetError
-from trainer.augment import TrainTransform
+from trainer.augment import TrainTransform, paste_classes
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.distributed import Processes
@@ -95,8 +95,10 @@ class SegmentationTask:
         processes: Processes = Processes(),  # noqa: B008 - frozen
         workers: int = 0,
     ) -> None:
-        if not data.labelled and (recipe.class_weight_offset or recipe.class_balance):
-            raise ConfigError("class_weight_offset and class_balance need labels, which these pictures have not")
+        if not data.labelled and (recipe.class_weight_offset or recipe.class_balance or recipe.class_mix):
+            raise ConfigError(
+                "class_weight_offset, class_balance and class_mix need labels, which these pictures have not"
+            )
         self.recipe = recipe
         numbers = {"images": len(data.train), "val_images": len(data.val)}
         # The same folder written in another way is the same teacher.
@@ -204,6 +206,9 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
             wanted, examples = self._pictures[rng.integers(len(self._pictures))]
             example = int(rng.choice(examples))
         rgb, labels = self._transform(*self._dataset[example], rng, wanted)
+        if self._recipe.class_mix > 0 and rng.random() < self._recipe.class_mix:
+            other = self._transform(*self._dataset[int(rng.integers(len(self._dataset)))], rng)
+            rgb, labels = paste_classes(rgb, labels, *other, rng)
         return torch.from_numpy(rgb), torch.from_numpy(labels)
 
 

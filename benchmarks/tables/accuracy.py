@@ -9,6 +9,7 @@ from benchmarks.tables.markdown import fixed, percent, power, signed, table
 _BEYOND_THE_LABELS = {
     "color_jitter": (0, "random colours of strength {}"),
     "degradation": (0, "a share of {} of the crops degraded as by a worse camera"),
+    "class_mix": (0, "half of another crop's classes put over a share of {} of the crops"),
     "class_weight_offset": (None, "class weights 1 / ln({} + share)"),
     "label_smoothing": (0, "labels smoothed by {}"),
     "ema_decay": (0, "moving average of the weights with decay {}"),

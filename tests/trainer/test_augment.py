@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from trainer.augment import TrainTransform, jitter_colors
+from trainer.augment import TrainTransform, jitter_colors, paste_classes
 from trainer.recipes import CAMVID_360
 
 PLAIN = replace(
@@ -198,3 +198,28 @@ def test_a_wanted_class_is_in_the_crop(scale: float, flip: int):
     assert len(seen_at) > 10  # not always in the middle
     _, absent = TrainTransform(recipe=recipe)(labels[..., None].repeat(3, 2), labels, np.random.default_rng(0), 9)
     assert absent.shape == (32, 48)
+
+
+def test_half_of_the_other_pictures_classes_are_put_over_the_first(pair):
+    other_labels = np.full((60, 80), 255, np.uint8)  # five classes in stripes, and pixels without a class
+    for label in range(5):
+        other_labels[:, 10 * label : 10 * (label + 1)] = label
+    other_rgb = np.full((60, 80, 3), 250, np.uint8)
+    seen = set()
+    for seed in range(30):
+        rgb, labels = paste_classes(*pair, other_rgb, other_labels, np.random.default_rng(seed))
+        pasted = (rgb == 250).all(-1)
+        classes = np.unique(other_labels[pasted])
+        assert len(classes) == 3
+        np.testing.assert_array_equal(pasted, np.isin(other_labels, classes))  # whole classes, and never void
+        np.testing.assert_array_equal(labels, np.where(pasted, other_labels, pair[1]))
+        np.testing.assert_array_equal(rgb[~pasted], pair[0][~pasted])
+        seen |= set(classes.tolist())
+    assert seen == {0, 1, 2, 3, 4}
+
+
+def test_nothing_comes_of_a_picture_without_classes(pair):
+    void = np.full((60, 80), 255, np.uint8)
+    rgb, labels = paste_classes(*pair, np.zeros((60, 80, 3), np.uint8), void, np.random.default_rng(0))
+    np.testing.assert_array_equal(rgb, pair[0])
+    np.testing.assert_array_equal(labels, pair[1])

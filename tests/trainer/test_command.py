@@ -200,8 +200,8 @@ def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: C
     save_backbone(backbone, BSDNet(CONFIGS["b"]).backbone, "bsdnet_b")
     task, options = begun(
         *arguments, tmp_path / "all", "--model", "b", "--epochs", 7, "--batch-size", 3, "--lr", 0.25, "--seed", 5,
-        "--crop-size", "96x64", "--color-jitter", 0.1, "--degradation", 0.25, "--set", "theta=1.25", "--set", "lr=9",
-        "--ema-decay", 0.5, "--workers", 1, "--pretrained", backbone,
+        "--crop-size", "96x64", "--color-jitter", 0.1, "--degradation", 0.25, "--class-mix", 0.75,
+        "--set", "theta=1.25", "--set", "lr=9", "--ema-decay", 0.5, "--workers", 1, "--pretrained", backbone,
         "--train-split", "trainval", "--hold-out", "A", "--eval-every", 11, "--save-every", 13,
     )  # fmt: skip
     assert task.recipe == replace(
@@ -214,6 +214,7 @@ def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: C
         crop_size=(64, 96),
         color_jitter=0.1,
         degradation=0.25,
+        class_mix=0.75,
         distill="none",
         theta=1.25,
         ema_decay=0.5,

@@ -119,6 +119,7 @@ def test_iterations_count_whole_batches():
         (CAMVID_360, "flip_probability", 1.5),
         (CAMVID_360, "color_jitter", 1.0),
         (CAMVID_360, "degradation", 1.1),
+        (CAMVID_360, "class_mix", -0.1),
         (CAMVID_360, "crop_size", (16, 480)),
         (CAMVID_360, "class_weight_offset", 1.0),
         (TINY_IMAGENET, "min_area", 0.0),

@@ -147,6 +147,33 @@ def test_class_balanced_crops_show_each_class_as_often(balance: float):
     assert shown == pytest.approx(balance / 2, abs=0.07)
 
 
+class Plain:
+    """Pictures of one class each, number and class in every pixel."""
+
+    classes = CAMVID_11
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((64, 64, 3), index, np.uint8), np.full((64, 64), index, np.uint8)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_so_many_crops_show_classes_of_another_picture(share: float):
+    recipe = replace(RECIPE, crop_size=(64, 64), train_size=(64, 64), class_mix=share, color_jitter=0)
+    crops = AugmentedImages(Plain(), recipe)
+    shown = []
+    for index in range(400):
+        rgb, labels = (part.numpy() for part in crops[3, index])
+        assert (rgb[..., 0] == labels)[labels != 255].all()
+        shown.append(labels[labels != 255].max() != 3 or labels.min() != 3)
+    assert np.mean(shown) == pytest.approx(0.9 * share, abs=0.08)  # one in ten is mixed with itself
+
+
 def test_class_balance_is_counted_before_the_run(street_camvid: Path):
     recipe = replace(RECIPE, class_weight_offset=None, class_balance=1.0)
     assert make(CamVid(street_camvid, "train"), recipe=recipe)._pixels.shape == (12, 11)

@@ -49,6 +49,8 @@ class SegmentationRecipe(OptimizerRecipe):
     """Strength of the random change of colours, 0 to 0.9; see `trainer.augment.jitter_colors`."""
     degradation: float = 0.0  # beyond the paper, off
     """Probability that a crop is degraded as by bad light, lens, sensor or compression; see `trainer.degrade`."""
+    class_mix: float = 0.0  # beyond the paper, off
+    """Probability that half of the classes of another crop are put over a crop; see `trainer.augment.paste_classes`."""
     class_weight_offset: float | None = None  # beyond the paper, off
     """c in the class weight `1 / ln(c + share of pixels)`; None weighs all classes alike."""
     class_balance: float = 0.0  # beyond the paper, off
@@ -66,7 +68,7 @@ class SegmentationRecipe(OptimizerRecipe):
                 raise ConfigError(f"{name} must be a height and a width of at least 32, got {getattr(self, name)}")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
             raise ConfigError(f"scale_range must be two growing numbers above 0, got {self.scale_range}")
-        for name in ("flip_probability", "degradation", "class_balance"):
+        for name in ("flip_probability", "degradation", "class_mix", "class_balance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.color_jitter <= 0.9:
