@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.machine import describe_machine
 
 TABLES: dict[str, dict[str, list[str]]] = {
     "distill": {

@@ -24,7 +24,7 @@ from typing import Any
 
 import click
 
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.machine import describe_machine
 
 _T_QUANTILES = (math.nan, 12.706, 4.303, 3.182, 2.776)  # of 95 %, both sides, by degrees of freedom
 _CAMVID = ("--dataset", "camvid", "--data-dir", "{data}/camvid")

@@ -17,8 +17,8 @@ import torch
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, load_checkpoint
+from bsdnet.machine import describe_machine
 from bsdnet.runtime.backends import Network
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.stream.source import open_source
 
 

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 
 from bsdnet import CITYSCAPES_19, RenderStyle, Segmenter
 from bsdnet.checkpoint import Checkpoint, CheckpointMetadata, default_weights, load_checkpoint
+from bsdnet.machine import describe_machine
 from bsdnet.modeling import bsdnet_b
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.stream.source import open_source
 
 Image = NDArray[np.uint8]

@@ -11,8 +11,8 @@ import numpy as np
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, sha256_of
+from bsdnet.machine import describe_machine
 from bsdnet.metrics import ConfusionMatrix
-from bsdnet.runtime.machine import describe_machine
 from trainer.datasets.camvid import CamVid
 
 

@@ -10,8 +10,8 @@ import click
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from bsdnet.machine import describe_machine
 from bsdnet.runtime.cuda_stages import DeviceFrame
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.runtime.segmenter import Segmenter
 from cli.bench.candidates import load_candidate
 from cli.bench.measure import as_decoded, drawn_frame

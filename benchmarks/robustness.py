@@ -24,7 +24,7 @@ from benchmarks.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint, sha256_of
 from bsdnet.classes import ClassSet
 from bsdnet.errors import BsdnetError
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.machine import describe_machine
 from trainer.data import SPLITS, open_split
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place

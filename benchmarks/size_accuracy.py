@@ -10,8 +10,8 @@ import click
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, sha256_of
+from bsdnet.machine import describe_machine
 from bsdnet.metrics import ConfusionMatrix
-from bsdnet.runtime.machine import describe_machine
 from trainer.datasets.camvid import CamVid
 
 SIZES = ((544, 736), (448, 608), (352, 480), (320, 448), (256, 352), (224, 320), (192, 256))

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, load_checkpoint, sha256_of
+from bsdnet.machine import describe_machine
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.backends import Network, select_precision
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.runtime.postprocess import LabelUpsampler
 from bsdnet.runtime.preprocess import Preprocessor
 from bsdnet.runtime.smoothing import KEEP, TOLERANCE, Smoother, blend, luma_of, make_guide

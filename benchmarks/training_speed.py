@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsdnet.classes import CAMVID_11
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.machine import describe_machine
 from trainer.data import default_recipe, open_data
 from trainer.objective import SegmentationObjective
 from trainer.options import parse_size

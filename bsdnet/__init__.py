@@ -24,13 +24,12 @@ from bsdnet.errors import (
     SourceError,
     TrainingError,
 )
+from bsdnet.version import __version__
 
 if TYPE_CHECKING:
     from bsdnet.rendering import RenderStyle
     from bsdnet.runtime.prediction import Prediction, PredictionHandle
     from bsdnet.runtime.segmenter import Segmenter
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CAMVID_11",

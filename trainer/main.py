@@ -16,7 +16,7 @@ from click.core import ParameterSource
 
 from bsdnet.checkpoint import sha256_of
 from bsdnet.errors import BsdnetError
-from bsdnet.runtime.machine import describe_measurement
+from bsdnet.machine import describe_measurement
 from trainer.data import (
     DATASETS,
     RECIPES,

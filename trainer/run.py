@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from bsdnet.errors import TrainingError
-from bsdnet.runtime.machine import describe_measurement
+from bsdnet.machine import describe_measurement
 from trainer.distributed import Processes, synchronise
 from trainer.engine import Loop, LoopOptions, Task
 from trainer.interrupt import StopSignals

@@ -30,7 +30,7 @@ import click
 from bsdnet.decoding import plane_pixels
 from bsdnet.demo_scene import DemoScene
 from bsdnet.errors import BsdnetError
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.machine import describe_machine
 from bsdnet.stream.demux import iter_packets
 from bsdnet.stream.file_source import FileSource
 

@@ -22,8 +22,8 @@ import click
 import numpy as np
 
 from bsdnet.demo_scene import DemoScene
+from bsdnet.machine import describe_machine
 from bsdnet.picture import Picture
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
 from bsdnet.stream.sink import FileSink, partial_path, rescue

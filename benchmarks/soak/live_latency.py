@@ -14,8 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
+from bsdnet.machine import describe_machine
 from bsdnet.picture import Picture
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.stream.frame import StreamResult
 from bsdnet.stream.network_source import NetworkSource

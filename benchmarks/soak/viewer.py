@@ -27,8 +27,8 @@ from app.window import Window
 from bsdnet.classes import CAMVID_11
 from bsdnet.demo_scene import DemoScene
 from bsdnet.errors import SourceError
+from bsdnet.machine import describe_machine
 from bsdnet.picture import Picture, YuvEncoding
-from bsdnet.runtime.machine import describe_machine
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.source import VideoSource

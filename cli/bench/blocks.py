@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bsdnet.devices import select_device
-from bsdnet.runtime.machine import describe_measurement
+from bsdnet.machine import describe_measurement
 from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.candidates import load_candidate

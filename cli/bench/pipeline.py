@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bsdnet.errors import ConfigError
-from bsdnet.runtime.machine import describe_measurement
+from bsdnet.machine import describe_measurement
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.runtime.segmenter import Segmenter
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult

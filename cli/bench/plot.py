@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from bsdnet.runtime.machine import describe_machine
+from bsdnet.machine import describe_machine
 from cli.bench import paper
 from cli.bench.measure import Row
 from cli.bench.report import size_text

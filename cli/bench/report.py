@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from bsdnet.runtime.machine import describe_measurement
+from bsdnet.machine import describe_measurement
 from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.measure import IN_FLIGHT, Row, Settings

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import bsdnet
-from bsdnet.runtime import machine
+from bsdnet import machine
 from bsdnet.runtime.timing import PeakMemory, Probe, Timing, device_clock, time_interleaved, wall_clock
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import bsdnet
+from bsdnet.version import __version__
 
 PACKAGES = ("torch", "torch-tensorrt", "triton", "numpy", "opencv-python-headless", "av")
 """Packages whose versions make a difference to speed."""
@@ -79,5 +79,5 @@ def _revision() -> str:
             for command in commands
         )
     except (OSError, subprocess.CalledProcessError):
-        return bsdnet.__version__  # what runs from a folder is not installed
+        return __version__  # what runs from a folder is not installed
     return revision + ("+" if changes else "")
