@@ -14,8 +14,8 @@ from bsdnet.machine import describe_machine
 from bsdnet.metrics import ConfusionMatrix
 from trainer.datasets.camvid import CamVid
 
-SIZES = ((544, 736), (448, 608), (352, 480), (320, 448), (256, 352), (224, 320), (192, 256))
-"""Heights and widths: 3/2, 5/4, 1, 7/8, 3/4, 5/8 and 1/2 of the sides of CamVid's 480x360, by multiples of 32."""
+SIZES = ((800, 1088), (672, 896), (544, 736), (480, 640), (416, 544), (352, 448), (256, 352))
+"""Heights and widths: 3/2, 5/4, 1, 7/8, 3/4, 5/8 and 1/2 of the sides of 720x540, by multiples of 32."""
 
 
 @click.command()

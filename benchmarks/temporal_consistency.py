@@ -36,8 +36,8 @@ Flow = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
 Labels = NDArray[np.uint8]
 Guide = Callable[[Picture, Picture], torch.Tensor]
 
-INPUT = (352, 480)
-CELLS = (44, 60)
+INPUT = (544, 736)
+CELLS = (68, 92)
 TUNING, REPORT = slice(0, 50), slice(50, 101)
 NOWHERE = np.zeros((*CELLS, 2), np.float32)
 BT709 = YuvEncoding(matrix="bt709", full_range=False)
@@ -175,9 +175,9 @@ def cost(size: tuple[int, int], *, yuv: bool, rounds: int) -> dict[str, Any]:
         planes = (rgb[..., 0].copy(), rgb[::2, ::2, 1].copy(), rgb[::2, ::2, 2].copy())
         frames.append(Picture(planes=planes, encoding=BT709) if yuv else Picture(planes=(rgb,)))
     times_s: dict[str, list[float]] = {"alone": [], "smoothed": [], "turn": [], "average": []}
-    with Segmenter.load(device="cpu", size=(352, 640)) as segmenter:
+    with Segmenter.load(device="cpu", size=(544, 960)) as segmenter:
         smoother, apart = Smoother(), Smoother()
-        logits = torch.zeros(1, 11, 44, 80)
+        logits = torch.zeros(1, 11, 68, 120)
         for index in range(rounds):
             frame = frames[index % 8]
             for kind, used in (("alone", None), ("smoothed", smoother)):
@@ -185,7 +185,7 @@ def cost(size: tuple[int, int], *, yuv: bool, rounds: int) -> dict[str, Any]:
                 segmenter.submit(frame, smoother=used).result()
                 times_s[kind].append(time.perf_counter() - begin)
             begin = time.perf_counter()
-            turn = apart.turn(frame, (352, 640))
+            turn = apart.turn(frame, (544, 960))
             times_s["turn"].append(time.perf_counter() - begin)
             begin = time.perf_counter()
             turn.average(logits, None if turn.guide is None else torch.from_numpy(turn.guide))
@@ -241,7 +241,7 @@ def main(camvid: Path, threads: int, rounds: int, output: Path | None) -> None:
             "1 Hz": agreements(list(zip(frames, frames[15:], strict=False))),
             "cuts to other drives": agreements([(frame, other) for frame in frames[::10] for other in others]),
         },
-        "cost_at_640x352": {
+        "cost_at_960x544": {
             "640x360 yuv420p": cost((360, 640), yuv=True, rounds=rounds),
             "640x360 rgb": cost((360, 640), yuv=False, rounds=rounds),
             "1920x1080 yuv420p": cost((1080, 1920), yuv=True, rounds=rounds),

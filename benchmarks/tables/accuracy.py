@@ -37,26 +37,39 @@ def drive(name: str, report: dict[str, Any]) -> str:
     return f"{name} {percent(report['miou_by_drive'][name])}"
 
 
-def recipe(segmentation: dict[str, Any]) -> str:
-    """The training's numbers; `segmentation` is the run's recipe as JSON."""
-    length = f"{segmentation['epochs']} epochs" if segmentation["epochs"] else f"{segmentation['iterations']} steps"
-    height, width = segmentation["crop_size"]
-    smallest, largest = segmentation["scale_range"]
+def recipe(first: dict[str, Any], further: dict[str, Any] | None = None) -> str:
+    """The training's numbers, from `run.json`; `further` is of a run that went on from the first one's weights."""
+    text = f"{_length(first)}, {_numbers(first)}, seed {first['seed']}"
+    if further is None:
+        return text
+    if _numbers(further) != _numbers(first):
+        raise ValueError("the two runs differ in more than length and seed")
+    return f"{text};\nthen {_length(further)} more from these weights, the rate beginning anew, seed {further['seed']}"
+
+
+def _length(run: dict[str, Any]) -> str:
+    return f"{run['epochs']} epochs" if run["epochs"] else f"{run['iterations']} steps"
+
+
+def _numbers(run: dict[str, Any]) -> str:
+    height, width = run["crop_size"]
+    whole_height, whole_width = run["train_size"]
+    smallest, largest = run["scale_range"]
     numbers = [
-        length,
-        f"batches of {segmentation['batch_size']} crops of {width}x{height}",
+        f"batches of {run['batch_size']} crops of {width}x{height}",
+        f"pictures at {whole_width}x{whole_height}",
         "AdamW",
-        f"peak rate {power(segmentation['lr'])}",
-        f"polynomial decay {segmentation['poly_power']:g}",
+        f"peak rate {power(run['lr'])}",
+        f"polynomial decay {run['poly_power']:g}",
         f"scales {smallest:g} to {largest:g}",
-        "flips" if segmentation["flip_probability"] else "no flips",
+        "flips" if run["flip_probability"] else "no flips",
     ]
     beyond = []
     for name, (off, text) in _BEYOND_THE_LABELS.items():
-        value = segmentation.get(name, off)
+        value = run.get(name, off)
         if value != off:
             beyond.append(text.format(f"{value:g}"))
-    return ", ".join(numbers) + ",\n" + ", ".join([*beyond, f"seed {segmentation['seed']}"])
+    return ", ".join(numbers) + (",\n" + ", ".join(beyond) if beyond else "")
 
 
 def top_1(log: str, digits: int) -> str:
@@ -78,6 +91,19 @@ def pretraining_numbers(recipe: dict[str, Any]) -> str:
 
 
 def robustness(report: dict[str, Any]) -> str:
+    """MIoU of the shipped weights under corruptions of five strengths."""
+    shipped = report["weights"]["shipped"]
+    rows = [["none", fixed(shipped["clean"]["miou_percent"]), "", "", "", ""]]
+    rows += [[name, *map(fixed, found["miou_percent"])] for name, found in shipped["corrupted"].items()]
+    return table(["mIoU at strength", "1", "2", "3", "4", "5"], rows)
+
+
+def robustness_mean(report: dict[str, Any]) -> str:
+    """The mean over all corruptions and strengths, of the shipped weights."""
+    return fixed(_mean_of_corrupted(report["weights"]["shipped"]))
+
+
+def robustness_pair(report: dict[str, Any]) -> str:
     """MIoU under corruptions, of weights that were trained on degraded crops and of such that were not."""
     before, after = (report["weights"][name] for name in ("without", "with"))
     header = ["mIoU at strength", "without: 1", "3", "5", "**with: 1**", "**3**", "**5**"]
@@ -95,11 +121,12 @@ def robustness(report: dict[str, Any]) -> str:
 
 def robustness_means(report: dict[str, Any]) -> str:
     """The mean over all corruptions and strengths, without and with."""
-    means = [
-        fmean(value for found in weights["corrupted"].values() for value in found["miou_percent"])
-        for weights in (report["weights"][name] for name in ("without", "with"))
-    ]
+    means = [_mean_of_corrupted(report["weights"][name]) for name in ("without", "with")]
     return f"from {fixed(means[0])} to {fixed(means[1])}"
+
+
+def _mean_of_corrupted(weights: dict[str, Any]) -> float:
+    return fmean(value for found in weights["corrupted"].values() for value in found["miou_percent"])
 
 
 def half_precision(report: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ _SCHEMES = {
     _LONGER: "along the motion, 0.7",
     "the true labels": "the true labels",
 }
-_STEPS = {"736x544": "3/2", "608x448": "5/4", "480x352": "**1**", "448x320": "7/8", "352x256": "3/4",
-          "320x224": "5/8", "256x192": "1/2"}  # fmt: skip
+_STEPS = {"1088x800": "3/2", "896x672": "5/4", "736x544": "**1**", "640x480": "7/8", "544x416": "3/4",
+          "448x352": "5/8", "352x256": "1/2"}  # fmt: skip
 
 
 def schemes(report: dict[str, Any]) -> str:
@@ -77,14 +77,14 @@ def cost(report: dict[str, Any]) -> str:
     rows = [
         [picture.replace("rgb", "RGB"), *(f"{fixed(found[f'{part}_ms'])} ms" for part in
                                           ("alone", "smoothed", "turn", "average"))]
-        for picture, found in report["cost_at_640x352"].items()
+        for picture, found in report["cost_at_960x544"].items()
     ]  # fmt: skip
     return table(["picture", "alone", "smoothed", "of it: luma, flow, weights", "average"], rows)
 
 
 def own_share(report: dict[str, Any]) -> str:
     """The share of smoothing's own steps in a frame."""
-    return f"{fixed(median(found['own_share_percent'] for found in report['cost_at_640x352'].values()), 0)} %"
+    return f"{fixed(median(found['own_share_percent'] for found in report['cost_at_960x544'].values()), 0)} %"
 
 
 def sizes(report: dict[str, Any]) -> str:
@@ -93,7 +93,7 @@ def sizes(report: dict[str, Any]) -> str:
     pixels = {size: int(size.split("x")[0]) * int(size.split("x")[1]) for size in found}
     rows = [
         ["input size", *_STEPS],
-        ["pixels", *(f"{pixels[size] / pixels['480x352']:.2f}" for size in _STEPS)],
+        ["pixels", *(f"{pixels[size] / pixels['736x544']:.2f}" for size in _STEPS)],
         ["mIoU", *(fixed(found[size]["miou_percent"]) for size in _STEPS)],
     ]
     for name in ("car", "pedestrian", "bicyclist", "pole"):
@@ -104,10 +104,10 @@ def sizes(report: dict[str, Any]) -> str:
 def size_losses(report: dict[str, Any]) -> str:
     """What the mean and cars lose from the largest size to the smallest."""
     found = {row["size"]: row for row in report["rows"]}
-    full, first, half = (found[size] for size in ("480x352", "448x320", "256x192"))
+    full, small, half = (found[size] for size in ("736x544", "448x352", "352x256"))
     mean = full["miou_percent"] - half["miou_percent"]
-    cars, at_once = (full["iou_percent"]["car"] - row["iou_percent"]["car"] for row in (half, first))
+    cars, at_once = (row["iou_percent"]["car"] - half["iou_percent"]["car"] for row in (full, small))
     return (
         f"the mean loses {fixed(mean, 0)} points from end to end, but **small and distant things lose much more**: "
-        f"cars {fixed(cars, 0)} points,\n{fixed(at_once, 0)} of them in the first step"
+        f"cars {fixed(cars, 0)} points,\n{fixed(at_once, 0)} of them in the last step"
     )

@@ -14,6 +14,7 @@ from benchmarks.tables import __main__ as command
 from benchmarks.tables import accuracy, markdown, speed, video
 from benchmarks.tables.blocks import BLOCKS
 from benchmarks.tables.documents import RESULTS, block_names, documents, update
+from bsdnet.checkpoint import default_weights, sha256_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +38,18 @@ def change(path: Path, **values: Any) -> None:
 
 def test_every_document_agrees_with_the_results():
     assert update(ROOT, BLOCKS, write=False) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["camvid-s.val", "camvid-s.test", "size-accuracy", "precision-cpu", "temporal-consistency"]
+)
+def test_the_figures_are_those_of_the_shipped_weights(name: str):
+    assert json.loads((ROOT / RESULTS / f"{name}.json").read_text())["weights_sha256"] == sha256_of(default_weights())
+
+
+def test_the_corruptions_were_shown_to_the_shipped_weights():
+    report = json.loads((ROOT / RESULTS / "robustness.json").read_text())
+    assert report["weights_sha256"] == {"shipped": sha256_of(default_weights())}
 
 
 def test_every_block_is_in_a_document():
@@ -192,11 +205,17 @@ def test_peers_are_compared_with_ours_before_anything_is_rounded():
 def test_a_recipe_names_what_is_switched_on():
     recipe = json.loads((ROOT / RESULTS / "camvid-s.recipe.json").read_text())
     recipe |= {"epochs": None, "iterations": 900, "color_jitter": 0.0, "class_weight_offset": None, "ema_decay": 0.999,
-               "hard_pixel_share": 1.0, "crop_size": [320, 448], "seed": 3}  # fmt: skip
+               "hard_pixel_share": 1.0, "crop_size": [320, 448], "train_size": [540, 720], "seed": 3}  # fmt: skip
     assert accuracy.recipe(recipe) == (
-        f"900 steps, batches of {recipe['batch_size']} crops of 448x320, AdamW, peak rate 1e-3, polynomial decay 0.9, "
-        "scales 0.5 to 2, flips,\nmoving average of the weights with decay 0.999, seed 3"
+        f"900 steps, batches of {recipe['batch_size']} crops of 448x320, pictures at 720x540, AdamW, peak rate 1e-3, "
+        "polynomial decay 0.9, scales 0.5 to 2, flips,\nmoving average of the weights with decay 0.999, seed 3"
     )
+    longer = recipe | {"iterations": 2000, "seed": 4}
+    assert accuracy.recipe(recipe, longer).endswith(
+        "seed 3;\nthen 2000 steps more from these weights, the rate beginning anew, seed 4"
+    )
+    with pytest.raises(ValueError, match="more than length and seed"):
+        accuracy.recipe(recipe, longer | {"color_jitter": 0.5})
 
 
 def test_pretraining_is_as_good_as_its_log_says_at_the_end():

@@ -243,7 +243,7 @@ def test_the_shipped_weights_are_the_default(clip: Path, tmp_path: Path):
         pytest.skip("no weights are in bsdnet/weights")
     result = run_main(clip, "-o", tmp_path / "out.mp4", "--device", "cpu")
     assert result.exit_code == 0, result.stderr
-    assert result.summary["network"].startswith("BSDNet-S 640x352")
+    assert result.summary["network"].startswith("BSDNet-S 960x544")
 
 
 def test_help_and_mistakes_do_not_wait_for_pytorch():

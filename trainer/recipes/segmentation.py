@@ -128,12 +128,12 @@ CAMVID_720 = SegmentationRecipe(
 """CamVid at its original 960x720, trained on train + val in the paper."""
 
 CAMVID_360 = SegmentationRecipe(
-    epochs=120,  # ours: about 45 minutes for S on two CPU cores, without a teacher
+    epochs=160,  # ours: about 45 minutes for S on two CPU cores, without a teacher
     batch_size=8,  # ours
     lr=1e-3,  # the paper's
     warmup_iterations=200,  # ours
-    crop_size=(352, 480),  # ours: the pictures are half as large as the paper's
-    train_size=(360, 480),
+    crop_size=(352, 480),  # ours: less than half of an enlarged picture
+    train_size=(540, 720),  # ours: enlarged 1.5 times, for what is thinner than the network's strides
     scale_range=(0.5, 2.0),  # ours, for the same reason
     color_jitter=0.4,  # ours: the test drives differ from the training drives in light
     class_weight_offset=1.1,  # ours
