@@ -70,7 +70,9 @@ class TestServers:
     def test_a_killed_server_is_found_again(self, serve, kind):
         server = serve(kind)
         with NetworkSource(server.address(), POLICY) as source:
-            frames = [source.read() for _ in range(10)]
+            frames = [source.read()]
+            while len(frames) < 10 or frames[-1].repeated:  # on a busy machine a server may falter as it starts
+                frames.append(source.read())
             server.kill()
             while not frames[-1].repeated:
                 frames.append(source.read())

@@ -195,7 +195,7 @@ def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: C
     task, options = begun(*arguments, tmp_path / "plain")
     assert task.recipe == replace(CAMVID_360, distill="none")
     assert (task._data.train.drives, task._data.val.drives, task._workers) == (["A", "B"], ["C"], 0)
-    assert (options.resume, options.eval_every, options.save_every) == (False, 18, 200)  # 180 iterations
+    assert (options.resume, options.eval_every, options.save_every) == (False, 24, 200)  # 240 iterations
     backbone = tmp_path / "backbone.safetensors"
     save_backbone(backbone, BSDNet(CONFIGS["b"]).backbone, "bsdnet_b")
     task, options = begun(
