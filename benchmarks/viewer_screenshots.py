@@ -204,7 +204,7 @@ def take_views(shots: Session) -> None:
     window.open("demo")
     shots.until(lambda: player.phase is Phase.PLAYING, "the demo")
     shots.frames(60)  # until rates and shares have a past
-    player.seek(5.4)
+    player.seek(6.2)
     shots.frames(12)
     shots.shoot("overlay")
     player.toggle()
