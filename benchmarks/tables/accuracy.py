@@ -37,14 +37,14 @@ def drive(name: str, report: dict[str, Any]) -> str:
     return f"{name} {percent(report['miou_by_drive'][name])}"
 
 
-def recipe(first: dict[str, Any], further: dict[str, Any] | None = None) -> str:
-    """The training's numbers, from `run.json`; `further` is of a run that went on from the first one's weights."""
+def recipe(first: dict[str, Any], *further: dict[str, Any]) -> str:
+    """The training's numbers, from `run.json` of each run; a further one went on from the weights of the one before."""
     text = f"{_length(first)}, {_numbers(first)}, seed {first['seed']}"
-    if further is None:
-        return text
-    if _numbers(further) != _numbers(first):
-        raise ValueError("the two runs differ in more than length and seed")
-    return f"{text};\nthen {_length(further)} more from these weights, the rate beginning anew, seed {further['seed']}"
+    for run in further:
+        if _numbers(run) != _numbers(first):
+            raise ValueError("the runs differ in more than length and seed")
+        text += f";\nthen {_length(run)} more from these weights, the rate beginning anew, seed {run['seed']}"
+    return text
 
 
 def _length(run: dict[str, Any]) -> str:

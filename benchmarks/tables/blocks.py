@@ -16,6 +16,7 @@ class Block(NamedTuple):
     """Names in benchmarks/results."""
 
 
+_RUNS = ("camvid-s-run-1.recipe.json", "camvid-s-run-2.recipe.json")
 _SPLITS = ("camvid-s.val.json", "camvid-s.test.json")
 _PEERS = ("speed-peers-cpu.json",)
 _STEADINESS = ("temporal-consistency.json",)
@@ -28,7 +29,7 @@ BLOCKS = {
     "by-class": Block(accuracy.by_class, _SPLITS),
     "drive-0001TP": Block(partial(accuracy.drive, "0001TP"), ("camvid-s.test.json",)),
     "drive-Seq05VD": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-s.test.json",)),
-    "recipe": Block(accuracy.recipe, ("camvid-s-first-run.recipe.json", "camvid-s.recipe.json")),
+    "recipe": Block(accuracy.recipe, _RUNS),
     "top-1": Block(partial(accuracy.top_1, digits=1), ("pretrain-s.log",)),
     "top-1-exact": Block(partial(accuracy.top_1, digits=2), ("pretrain-s.log",)),
     "pretraining": Block(accuracy.pretraining, ("pretrain-s.recipe.json",)),

@@ -203,7 +203,7 @@ def test_peers_are_compared_with_ours_before_anything_is_rounded():
 
 
 def test_a_recipe_names_what_is_switched_on():
-    recipe = json.loads((ROOT / RESULTS / "camvid-s.recipe.json").read_text())
+    recipe = json.loads((ROOT / RESULTS / "camvid-s-run-1.recipe.json").read_text())
     recipe |= {"epochs": None, "iterations": 900, "color_jitter": 0.0, "class_weight_offset": None, "ema_decay": 0.999,
                "hard_pixel_share": 1.0, "crop_size": [320, 448], "train_size": [540, 720], "seed": 3}  # fmt: skip
     assert accuracy.recipe(recipe) == (
@@ -211,8 +211,9 @@ def test_a_recipe_names_what_is_switched_on():
         "polynomial decay 0.9, scales 0.5 to 2, flips,\nmoving average of the weights with decay 0.999, seed 3"
     )
     longer = recipe | {"iterations": 2000, "seed": 4}
-    assert accuracy.recipe(recipe, longer).endswith(
+    assert accuracy.recipe(recipe, longer, longer | {"seed": 5}).endswith(
         "seed 3;\nthen 2000 steps more from these weights, the rate beginning anew, seed 4"
+        ";\nthen 2000 steps more from these weights, the rate beginning anew, seed 5"
     )
     with pytest.raises(ValueError, match="more than length and seed"):
         accuracy.recipe(recipe, longer | {"color_jitter": 0.5})
