@@ -1,5 +1,8 @@
 """Where to compute."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from bsdnet.errors import BackendError, ConfigError
@@ -27,3 +30,17 @@ def select_device(name: str) -> torch.device:
             "use device 'cpu', or install a driver and a CUDA build of PyTorch"
         )
     return torch.device("cuda", int(number))
+
+
+@contextmanager
+def cudnn_search(enabled: bool) -> Iterator[None]:
+    """Let cuDNN try its algorithms for each convolution of a new shape and keep the best, or forbid it.
+
+    The flag is the process's. `cudnn.flags` would also allow TF32 where the user has forbidden it.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = enabled
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before

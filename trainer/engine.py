@@ -14,6 +14,7 @@ from torch.distributed import broadcast
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from bsdnet.devices import cudnn_search
 from bsdnet.errors import TrainingError
 from trainer.distributed import Processes, agree, sum_over_processes
 from trainer.monitor import RunMonitor
@@ -96,13 +97,17 @@ class LoopOptions:
 
 @dataclass
 class _Step:
-    """A step whose numbers have not been read yet: reading waits for the device."""
+    """A step whose numbers have not been read yet: on a GPU they are on their way, behind what it still has to do."""
 
     iteration: int
     images: Tensor
     targets: Tensor
-    losses: dict[str, Tensor]
-    gradient_norm: Tensor
+    names: list[str]
+    """Of the parts of the loss."""
+    numbers: Tensor
+    """Those parts and the gradient's norm, `(len(names) + 1,)` fp32, on the CPU."""
+    arrived: torch.cuda.Event | None
+    """After which `numbers` may be read; None: at once."""
     lr: float
     data_s: float
 
@@ -177,7 +182,8 @@ class Loop:
             CheckpointError: the weights cannot be written.
         """
         try:
-            return self._run()
+            with cudnn_search(True):  # all crops have one size
+                return self._run()
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "the GPU's memory does not suffice: a larger --accumulation computes a step in smaller parts, a "
@@ -235,7 +241,12 @@ class Loop:
         self._scaler.update()
         if self._average is not None:
             self._average.update_parameters(self._task.network)
-        return _Step(iteration, images, targets, losses, norm, lr, data_s)
+        numbers = torch.stack([*losses.values(), norm]).to("cpu", non_blocking=True)
+        arrived = None
+        if self._device.type == "cuda":
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        return _Step(iteration, images, targets, list(losses), numbers, arrived, lr, data_s)
 
     def _backward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Add the gradients of all parts of this process's share, as if they had been one."""
@@ -256,12 +267,14 @@ class Loop:
         return total
 
     def _read(self, monitor: RunMonitor) -> None:
-        """Read the numbers of the step before: while the device works on the next, that waits for nothing."""
+        """Read the numbers of the step before. The next one is queued already: the GPU does not run dry meanwhile."""
         step, self._unread = self._unread, None
         if step is None:
             return
-        losses = {name: float(loss) for name, loss in step.losses.items()}
-        norm = float(step.gradient_norm)
+        if step.arrived is not None:
+            step.arrived.synchronize()
+        *parts, norm = step.numbers.tolist()
+        losses = dict(zip(step.names, parts, strict=True))
         if not math.isfinite(losses["loss"]):
             self._give_up(step, f"the loss became {losses['loss']}", losses)
         # In fp16 a gradient that overflows is no accident: the scaler leaves the step out and scales less.
@@ -288,7 +301,7 @@ class Loop:
                 broadcast(buffer, src=0)
         network.eval()
         monitor.log_line()
-        with monitor.paused():
+        with monitor.paused(), cudnn_search(False):  # pictures may have many
             score = self._task.evaluate(network, monitor)
         self._task.objective.train()
         if score > self._progress.best_score:

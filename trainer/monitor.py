@@ -110,8 +110,7 @@ class RunMonitor:
     def step(self, losses: Mapping[str, float], lr: float, data_s: float, gradient_norm: float) -> None:
         """Count a step.
 
-        All are plain floats. `float()` of a CUDA tensor waits until the device has computed it: call this for a step
-        while the device works on the next one, and nothing waits.
+        All are plain floats. `float()` of a CUDA tensor waits for all that the device has been given to do until then.
 
         Args:
             losses: the loss and its parts, by name.

@@ -21,6 +21,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from bsdnet.devices import cudnn_search
 from bsdnet.errors import BackendError
 from bsdnet.runtime.engine_cache import EngineCache, EngineKey, fingerprint, hardware
 from bsdnet.runtime.onednn import pack_convolutions
@@ -89,7 +90,10 @@ class Backend(Protocol):
 
 
 class Eager:
-    """Plain PyTorch; on the CPU with packed convolutions. Its functions may be called by several threads at once."""
+    """Plain PyTorch; on the CPU with packed convolutions. Its functions may be called by several threads at once.
+
+    On a GPU cuDNN looks for its algorithms again at the first picture of every other thread.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -98,8 +102,10 @@ class Eager:
     def build(self, size: Size) -> Run:
         """Give the network itself; on the CPU it is rewritten at the first size and runs at all others."""
         if self._target.device.type != "cpu":
-            with failing_as("eager"):
-                self._target.model(self._target.example(size))  # libraries choose their algorithms
+            # Which algorithm cuDNN takes for a convolution it remembers by thread, whoever asks for it first. So the
+            # search is also for a recording of the same size; and it waits for the device, which breaks a recording.
+            with failing_as("eager"), _capturing, cudnn_search(True):
+                self._target.model(self._target.example(size))
             return self._target.model
         if self._packed is None:
             self._packed = pack_convolutions(self._target.model, self._target.example(size))
@@ -130,8 +136,12 @@ class Compile:
     def __init__(self, target: Target) -> None:
         if sys.platform == "win32":
             raise BackendError("backend 'compile' is made for Linux and macOS; use backend 'eager'")
-        if target.device.type == "cuda" and importlib.util.find_spec("triton") is None:
-            raise BackendError("backend 'compile' needs triton on CUDA: pip install triton; or use backend 'cudagraph'")
+        if target.device.type == "cuda":
+            if importlib.util.find_spec("triton") is None:
+                raise BackendError(
+                    "backend 'compile' needs triton on CUDA: pip install triton; or use backend 'cudagraph'"
+                )
+            probe_cuda_toolkit()
         self._compiler = probe_compiler()
         self._target = target
 
@@ -198,6 +208,23 @@ def probe_compiler() -> str:
     return first_line(version.stdout)
 
 
+def probe_cuda_toolkit() -> None:
+    """Look for the CUDA toolkit, whose headers inductor's code includes; PyTorch's own packages do not hold them all.
+
+    Raises:
+        BackendError: it is not where PyTorch looks for it.
+    """
+    try:
+        from torch.utils.cpp_extension import CUDA_HOME
+    except ImportError as error:  # it needs setuptools, as inductor then does
+        raise BackendError(f"backend 'compile' cannot look for the CUDA toolkit: {first_line(error)}") from error
+    if CUDA_HOME is None:
+        raise BackendError(
+            "backend 'compile' needs the CUDA toolkit on CUDA, and PyTorch finds none: install it, set CUDA_HOME, or "
+            "use backend 'cudagraph'"
+        )
+
+
 def capture(run: Run, x: Tensor) -> Run:
     """Record a call on the GPU; what is returned replays it and overwrites its result at the next call.
 
@@ -213,9 +240,10 @@ def capture(run: Run, x: Tensor) -> Run:
     # that is being recorded would become part of the recording, and nothing else uses this priority.
     stream = torch.cuda.Stream(x.device, priority=-1)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(x.device))
-    with _capturing, torch.cuda.stream(stream), _fastest_algorithms():
-        for _ in range(_WARM_UP_CALLS):
-            run(still)
+    with _capturing, torch.cuda.stream(stream):
+        with cudnn_search(True):  # not longer: the flag is the process's, and a search elsewhere breaks the recording
+            for _ in range(_WARM_UP_CALLS):
+                run(still)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             logits = run(still)
@@ -234,20 +262,6 @@ class _Replay:
         self.still.copy_(x)
         self.graph.replay()
         return self.logits
-
-
-@contextmanager
-def _fastest_algorithms() -> Iterator[None]:
-    """Have cuDNN try its algorithms for each new convolution, and use the best from then on.
-
-    `cudnn.flags` would also allow TF32 where the user has forbidden it.
-    """
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import nn
 from bsdnet.errors import BackendError
 from bsdnet.runtime.backends import Network
 from bsdnet.runtime.engine_cache import EngineCache
-from bsdnet.runtime.torch_backends import probe_compiler
+from bsdnet.runtime.torch_backends import probe_compiler, probe_cuda_toolkit
 
 CPU = torch.device("cpu")
 
@@ -38,6 +38,16 @@ def test_compile_without_a_working_compiler_says_so_before_the_first_frame(tmp_p
     monkeypatch.setenv("CXX", str(compiler))
     with pytest.raises(BackendError, match=reason):
         Network(nn.Conv2d(3, 5, 8, 8), CPU, "fp32", "compile")
+
+
+def test_without_the_cuda_toolkit_the_error_says_so(monkeypatch):
+    from torch.utils import cpp_extension
+
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", None)
+    with pytest.raises(BackendError, match=r"needs the CUDA toolkit .* set CUDA_HOME, or use backend 'cudagraph'"):
+        probe_cuda_toolkit()
+    monkeypatch.setattr(cpp_extension, "CUDA_HOME", "/usr/local/cuda")
+    probe_cuda_toolkit()
 
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs g++")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bsdnet.errors import TrainingError
+from trainer.device import send
 from trainer.engine import Loop, LoopOptions
 from trainer.monitor import RunMonitor
 from trainer.recipes import OptimizerRecipe
@@ -290,3 +291,36 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
         run(Line(), tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     assert (tmp_path / "state.pt").read_bytes() == old
+
+
+class SlowObjective(LineObjective):
+    """Each step keeps the GPU busy for some 50 ms."""
+
+    def forward(self, images: Tensor, targets: Tensor, counts: Tensor) -> dict[str, Tensor]:
+        torch.cuda._sleep(100_000_000)
+        return super().forward(images, targets, counts)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_has_work_while_the_numbers_of_a_step_are_read(tmp_path: Path):
+    device = torch.device("cuda", 0)
+    idle: list[bool] = []
+
+    class OnGpu(Line):
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            self.objective = SlowObjective().to(device)
+            self.network = self.objective.network
+
+        def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+            for images, targets in super().batches(start):
+                idle.append(torch.cuda.current_stream(device).query())
+                yield send(images, device), send(targets, device)
+
+        def count(self, targets: Tensor) -> Tensor:
+            return torch.full((1,), float(len(targets)), dtype=torch.float64, device=device)
+
+    run(OnGpu(), tmp_path, eval_every=1000, save_every=1000)
+    # The first step waits for nothing yet, and after some steps libraries have all that they set up at their first use.
+    assert not any(idle[3:]), idle
