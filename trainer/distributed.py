@@ -64,12 +64,12 @@ def connect(device_name: str) -> Iterator[tuple[Processes, torch.device]]:
     """
     processes = _read_environment()
     device = _own_device(device_name, processes)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(device)  # page-locked memory is the current GPU's, and would wake another one
     if processes.count == 1:
         yield processes, device
         return
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(device)
     try:
         dist.init_process_group(_BACKENDS[device.type], device_id=device if on_gpu else None)
     except (RuntimeError, ValueError) as error:

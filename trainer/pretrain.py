@@ -156,7 +156,8 @@ class PretrainTask:
         for images, labels in self._data.val(self.recipe, self._device, self._processes):
             with autocast(self._device, self.recipe.precision):
                 logits = network(images)
-            counts += torch.tensor([(logits.argmax(1) == labels).sum(), len(labels)], device=self._device)
+            counts[0] += (logits.argmax(1) == labels).sum()
+            counts[1] += len(labels)
         hits, total = sum_over_processes(counts, self._processes).tolist()
         accuracy = hits / total
         logger.info("top-1 accuracy on validation pictures: %.2f %%", 100 * accuracy)

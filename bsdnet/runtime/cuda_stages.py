@@ -50,6 +50,11 @@ class DeviceFrame:
                     f"a frame on {device} needs uint8 planes there whose rows have no gaps between pixels; "
                     f"got {plane.dtype} on {plane.device} with strides {plane.stride()}"
                 )
+        if len({plane.stride(0) for plane in self.planes[1:]}) > 1:
+            raise ConfigError(
+                "the rows of U and V must lie equally far apart; "
+                f"got strides {self.planes[1].stride()} and {self.planes[2].stride()}"
+            )
         shapes = [np.broadcast_to(np.uint8(0), plane.shape) for plane in self.planes]  # they take no memory
         Picture(planes=tuple(shapes), encoding=self.encoding)
 

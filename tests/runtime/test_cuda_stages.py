@@ -1,10 +1,13 @@
 import logging
 import sys
 
+import pytest
 import torch
 
 import bsdnet.runtime
-from bsdnet.runtime.cuda_stages import TorchStages, select_stages
+from bsdnet.errors import ConfigError
+from bsdnet.picture import YuvEncoding
+from bsdnet.runtime.cuda_stages import DeviceFrame, TorchStages, select_stages
 from bsdnet.runtime.preprocess import Preprocessor
 
 CPU = torch.device("cpu")
@@ -34,3 +37,12 @@ def test_kernels_that_cannot_be_compiled_are_not_used(monkeypatch, caplog):
     assert caplog.messages == [
         "frames are prepared and drawn in many small steps, without fused kernels: Failed to find C compiler."
     ]
+
+
+def test_u_and_v_have_rows_equally_far_apart():
+    y, u, wide = (torch.zeros(size, dtype=torch.uint8) for size in ((8, 8), (4, 4), (4, 16)))
+    encoding = YuvEncoding(matrix="bt601", full_range=False)
+    DeviceFrame(planes=(y, u, u.clone()), encoding=encoding).check(CPU)
+    DeviceFrame(planes=(y, wide[:, :4], wide[:, 4:8]), encoding=encoding).check(CPU)
+    with pytest.raises(ConfigError, match=r"U and V must lie equally far apart; got strides \(4, 1\) and \(16, 1\)"):
+        DeviceFrame(planes=(y, u, wide[:, :4]), encoding=encoding).check(CPU)

@@ -278,6 +278,8 @@ def test_a_real_device_gives_the_pictures_of_software(tmp_path: Path, caplog: py
         pairs = list(zip(source, software, strict=True))
         assert source.lost_frames == 0
     assert len(pairs) == 30
+    if "from here on: the GPU's decoder takes no" in caplog.text:
+        pytest.skip("the driver has no video decoder here, as in a container without the capability 'video'")
     assert "decoded on the GPU" in caplog.text
     for found, expected in pairs:
         assert (found.pts, found.picture.encoding) == (expected.pts, expected.picture.encoding)
