@@ -4,7 +4,7 @@ Source: the BSDNet paper, section 3.2, equations 1 to 3 and figure 3.
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from bsdnet.modeling.layers import ConvBNAct
@@ -23,7 +23,8 @@ def grouped_double_norm(x: Tensor, groups: int, *, order: int = 2) -> Tensor:
         order: the second norm, 2 for L2; 1 for L1, as in the networks that the double normalisation comes from.
 
     Returns:
-        `(B, N, H, W)` in the dtype of `x`, values in [0, 1]: each group's channels have that norm 1 at every position.
+        `(B, N, H, W)` in the dtype and memory order of `x`, values in [0, 1]: each group's channels have that norm 1 at
+        every position.
     """
     # NCHW: the reductions below then run along contiguous memory, also where x is channels_last.
     log_p = x.to(torch.float32, memory_format=torch.contiguous_format)
@@ -32,7 +33,14 @@ def grouped_double_norm(x: Tensor, groups: int, *, order: int = 2) -> Tensor:
     log_p = log_p.view(batch, groups, channels // groups, height, width)
     p = (log_p - log_p.amax(2, keepdim=True)).exp()
     p = p / p.sum(2, keepdim=True) if order == 1 else p * p.square().sum(2, keepdim=True).rsqrt()
-    return p.view(batch, channels, height, width).to(x.dtype)
+    return _cast_like(p.view(batch, channels, height, width), x)
+
+
+@fx.wrap  # to a tracer a single step: what it asks of x cannot be asked of a proxy
+def _cast_like(p: Tensor, x: Tensor) -> Tensor:
+    """Give `p` in the dtype and the memory order of `x`: else the next convolution would leave channels_last."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return p.to(x.dtype, memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def stripe_attention(x: Tensor, kernels: Tensor, groups: int, *, order: int = 2) -> Tensor:

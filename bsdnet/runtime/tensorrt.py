@@ -38,7 +38,6 @@ class TensorRT:
         # torch-tensorrt hands TensorRT the address of weight.contiguous(), which for a weight in channels_last is a
         # copy that nothing keeps (to_trt_weights in dynamo/conversion/converter_utils.py, 2.11 to 2.14).
         self._model = copy.deepcopy(target.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        torch.cuda.current_stream(target.device).synchronize()  # engines are built on streams of their own
 
     def build(self, size: Size) -> Run:
         """Load the engine for a size, or build it."""

@@ -74,6 +74,16 @@ class TestGroupedDoubleNorm:
         assert actual.dtype == dtype
         torch.testing.assert_close(actual.double(), expected, rtol=rtol, atol=1e-6)
 
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+    @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+    def test_the_result_lies_in_memory_as_the_input(
+        self, dtype: torch.dtype, memory_format: torch.memory_format
+    ) -> None:
+        x = image(8, 4, 6).to(dtype).contiguous(memory_format=memory_format)
+        y = grouped_double_norm(x, groups=2)
+        assert y.stride() == x.stride()
+        assert torch.equal(y, grouped_double_norm(x.contiguous(), groups=2))
+
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
     @pytest.mark.parametrize("value", [0.0, 6e4, -6e4])
     def test_extreme_logits_stay_finite_with_norm_one(self, dtype: torch.dtype, value: float) -> None:
