@@ -76,7 +76,7 @@ bench compile-s 200 --model s --size "$small" --backend cudagraph --backend comp
 bench compile-b 300 --model b --size "$large" --backend cudagraph --backend compile --no-memory
 tests tests-all 400 -m gpu "${marked[@]}"
 if [[ ${CAMVID:-} ]]; then
-    part training 200 "$python" benchmarks/training_speed.py --data-dir "$CAMVID" --device "$device" --workers 15 \
+    part training 200 "$python" benchmarks/training_speed.py --data-dir "$CAMVID" --device "$device" --workers "$(($(nproc) - 1))" \
         --output "$out/training.json"
 fi
 part training-memory 100 "$python" benchmarks/training_speed.py --device "$device" --memory --model b \
