@@ -26,6 +26,7 @@ from trainer.recipes.base import Precision
 _READERS = 4
 _READ_AHEAD = 8
 _BAND_PX = 64
+_SIZE_STEP = 32  # the network's largest stride
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
@@ -42,7 +43,8 @@ class EvaluationOptions:
     size: tuple[int, int] | None = None
     """Height and width that every picture is brought to; None keeps its own."""
     short_side: int | None = None
-    """Shorter side in pixels that every picture is brought to, its shape kept; instead of `size`."""
+    """Shorter side in pixels that every picture is brought to, its shape kept, both sides then rounded to multiples of
+    32 as `Segmenter.size_for` does: logits at a stride reach beyond a picture of another size. Instead of `size`."""
     window: tuple[int, int] | None = None
     """Height and width of the windows that the network sees one after the other; None shows the picture whole."""
     overlap: float = 1 / 3
@@ -239,9 +241,12 @@ def _look_at_scale(
 
 def _input_size(own: tuple[int, int], scale: float, options: EvaluationOptions) -> tuple[int, int]:
     height, width = options.size or own
+    step = 1
     if options.short_side is not None:
         scale *= options.short_side / min(own)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+        step = _SIZE_STEP
+    height, width = (max(step, math.floor(side * scale / step + 0.5) * step) for side in (height, width))
+    return height, width
 
 
 def _spans(length: int, window: int, overlap: float) -> list[tuple[int, int]]:

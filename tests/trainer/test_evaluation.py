@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bsdnet import Segmenter
 from bsdnet.classes import CAMVID_11
 from bsdnet.errors import ConfigError, DatasetError
 from bsdnet.metrics import ConfusionMatrix
@@ -152,7 +153,7 @@ def test_scales_weigh_alike_however_many_windows_they_have():
 
     def predict(image: Tensor) -> Tensor:
         height, width = image.shape[2:]
-        half = F.interpolate(image, size=(round(height / 2), round(width / 2)), mode="bilinear", antialias=True)
+        half = F.interpolate(image, size=((height + 1) // 2, (width + 1) // 2), mode="bilinear", antialias=True)
         enlarged = F.interpolate(network(half), size=(height, width), mode="bilinear", align_corners=False)
         return (windows_by_hand(network, image, False) + enlarged[0].softmax(0)) / 2
 
@@ -194,7 +195,7 @@ def test_the_network_sees_windows_of_their_size_or_the_whole_side():
     [
         ({}, {(75, 101), (101, 75)}),
         ({"size": (40, 60)}, {(40, 60)}),
-        ({"short_side": 150}, {(150, 202), (202, 150)}),
+        ({"short_side": 150}, {(160, 192), (192, 160)}),
         ({"size": (40, 60), "scales": (0.5, 1.25)}, {(20, 30), (50, 75)}),
         ({"short_side": 50, "scales": (2.0,), "window": (64, 64)}, {(64, 64)}),
     ],
@@ -204,6 +205,14 @@ def test_pictures_are_brought_to_a_size(options: dict[str, object], sizes: set[t
     matrix = evaluate(spy, Pictures(((75, 101), (101, 75))), CPU, options=EvaluationOptions(**options))
     assert spy.sizes == sizes
     assert matrix.counts.sum() > 0.9 * 2 * 75 * 101
+
+
+def test_the_short_side_gives_the_size_that_users_get():
+    spy = Spy(lopsided())
+    with Segmenter.load(device="cpu") as segmenter:
+        expected = {segmenter.size_for(size) for size in ((360, 480), (540, 960))}
+    evaluate(spy, Pictures(((360, 480), (540, 960))), CPU, options=EvaluationOptions(short_side=540))
+    assert spy.sizes == expected == {(544, 736), (544, 960)}
 
 
 def test_fine_lines_do_not_vanish_when_a_picture_shrinks():
