@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 EXIT_ERROR = 1
 NAMED_SIZES = {"auto": None, "seg50": (512, 1024), "seg75": (768, 1536), "seg100": (1024, 2048)}
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 9999
+SYSTEM_LIBRARIES = "libegl1 libxkbcommon-x11-0 libdbus-1-3 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1"  # of Debian
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int] | None:
@@ -90,7 +91,7 @@ def run(spec: str | None, choice: "EngineChoice", smooth: bool | None) -> int:
             from PySide6.QtCore import QTimer
             from PySide6.QtWidgets import QApplication
         except ImportError as error:  # Qt's wheel leaves some libraries to the system
-            problem = f"Qt cannot be loaded: {error}; on Debian: apt install libegl1 libxkbcommon0 libdbus-1-3"
+            problem = f"Qt cannot be loaded: {error}; on Debian: apt install {SYSTEM_LIBRARIES}"
     if problem is not None:
         click.echo(f"bsdnet-view: error: {problem}", err=True)
         return EXIT_ERROR

@@ -38,7 +38,8 @@ class MetricsServer:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
             raise ConfigError(
-                f"port {port} of {host} cannot be listened on: {error.strerror}; give another --metrics-port"
+                f"port {port} of {host} cannot be listened on: {error.strerror}; give another --metrics-port or "
+                "--metrics-host"
             ) from error
 
     def follow(self, report: Callable[[], StreamReport] | None) -> None:

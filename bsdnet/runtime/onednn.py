@@ -5,8 +5,10 @@ reads it again; without that BSDNet-S needs four fifths of the time. The operato
 here they are put into the network without a compiler.
 """
 
+import io
 import logging
 import operator
+from contextlib import redirect_stderr
 from typing import Any
 
 import torch
@@ -33,8 +35,9 @@ def pack_convolutions(model: nn.Module, x: Tensor) -> nn.Module:
         The rewritten network; `model` itself where it cannot be rewritten, whose reason is logged.
     """
     try:
-        packed = _rewrite(model, x)
-        packed(x)  # an operator that this build of PyTorch lacks shows itself here
+        with redirect_stderr(io.StringIO()):  # torch.fx prints the traceback of what goes wrong there
+            packed = _rewrite(model, x)
+            packed(x)  # an operator that this build of PyTorch lacks shows itself here
     except Exception as error:  # tracing and private operators: whatever goes wrong, the network itself still works
         logger.info("convolutions are not packed: %s", (str(error).strip() or type(error).__name__).splitlines()[0])
         return model

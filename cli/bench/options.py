@@ -8,6 +8,7 @@ import click
 
 from cli.options import BACKENDS, Command, parse_size
 
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 DEFAULT_SIZES = ("512x512", "seg50", "960x720", "seg75", "seg100")
 
 
@@ -43,6 +44,8 @@ def parse_plot(context: click.Context, parameter: click.Parameter, value: str | 
     path = parse_target(context, parameter, value)
     if path is not None and importlib.util.find_spec("matplotlib") is None:
         raise click.BadParameter("the plot needs matplotlib: pip install 'bsdnet[bench]'", context, parameter)
+    if path is not None and path.suffix not in PLOT_SUFFIXES:
+        raise click.BadParameter(f"{value!r} must end in {', '.join(PLOT_SUFFIXES)}", context, parameter)
     return path
 
 

@@ -282,6 +282,14 @@ def test_a_plot_that_cannot_be_drawn_is_known_before_anything_is_measured(monkey
     assert "pip install 'bsdnet[bench]'" in result.stderr
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="needs matplotlib")
+@pytest.mark.parametrize("name", ["out.xyz", "out"])
+def test_a_plot_of_an_unknown_format_is_refused_as_early(name: str):
+    result = run_bench("--plot", name)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"'{name}' must end in .png, .svg, .pdf" in result.stderr
+
+
 COMMANDS: dict[str, click.Command] = {"": bench, **bench.commands}
 
 

@@ -114,6 +114,15 @@ def test_two_threads_may_run_it_at_once(network):
         torch.testing.assert_close(logits, packed(x))
 
 
+@torch.inference_mode()
+def test_a_module_that_cannot_run_leaves_no_traceback(capfd: pytest.CaptureFixture[str], caplog):
+    linear = nn.Linear(3, 4).eval()
+    with caplog.at_level(logging.INFO):
+        assert pack_convolutions(linear, picture(16, 24)) is linear
+    assert "convolutions are not packed: " in caplog.text
+    assert capfd.readouterr().err == ""
+
+
 class Untraceable(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
