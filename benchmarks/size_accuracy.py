@@ -12,10 +12,11 @@ from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, sha256_of
 from bsdnet.machine import describe_machine
 from bsdnet.metrics import ConfusionMatrix
+from bsdnet.runtime.adaptive import size_ladder
 from trainer.datasets.camvid import CamVid
 
-SIZES = ((800, 1088), (672, 896), (544, 736), (480, 640), (416, 544), (352, 448), (256, 352))
-"""Heights and widths: 3/2, 5/4, 1, 7/8, 3/4, 5/8 and 1/2 of the sides of 720x540, by multiples of 32."""
+SIZES = ((800, 1088), (672, 896), *size_ladder((544, 736)))
+"""Heights and widths: 3/2 and 5/4 of the weights' own, then what `--target-fps` takes for pictures of their shape."""
 
 
 @click.command()

@@ -58,6 +58,7 @@ def viewer(report: dict[str, Any]) -> str:
     return (
         f"{fixed(report['display_fps']['median'], 0)} frames a second are\npainted, the GUI thread takes "
         f"{fixed(100 * report['gui_thread_share_of_a_core'], 0)} % of one core and all threads together "
-        f"{fixed(100 * report['all_threads_share_of_a_core'], 0)} %; over {fixed(report['seconds'] / 60, 0)} minutes "
-        f"memory grew by\n{fixed(report['memory_mib']['mib_per_hour'])} MiB an hour"
+        f"{fixed(100 * report['all_threads_share_of_a_core'], 0)} %; in {fixed(report['seconds'] / 60, 0)} minutes "
+        f"memory went from\n{fixed(report['memory_mib']['first'], 0)} to {fixed(report['memory_mib']['last'], 0)} MiB, "
+        f"in the second half at a rate of {fixed(report['memory_mib']['mib_per_hour'])} MiB an hour"
     )

@@ -16,8 +16,8 @@ _SCHEMES = {
     _LONGER: "along the motion, 0.7",
     "the true labels": "the true labels",
 }
-_STEPS = {"1088x800": "3/2", "896x672": "5/4", "736x544": "**1**", "640x480": "7/8", "544x416": "3/4",
-          "448x352": "5/8", "352x256": "1/2"}  # fmt: skip
+_STEPS = {"1088x800": "3/2", "896x672": "5/4", "736x544": "**1**", "640x480": "7/8", "576x416": "3/4",
+          "480x352": "5/8", "384x288": "1/2"}  # fmt: skip
 
 
 def schemes(report: dict[str, Any]) -> str:
