@@ -119,6 +119,7 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the evaluation as JSON.")
 @machine_options
+@click.version_option(package_name="bsdnet")
 @click.pass_context
 def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's values
     """Train BSDNet with a SegFormer teacher, or evaluate weights.
