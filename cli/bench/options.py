@@ -1,6 +1,7 @@
 """Options that the parts of bsdnet-bench share."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,7 +37,17 @@ def parse_target(context: click.Context, parameter: click.Parameter, value: str 
         raise click.BadParameter(f"{value!r} is no file", context, parameter)
     if not path.parent.is_dir():
         raise click.BadParameter(f"the folder {path.parent} does not exist", context, parameter)
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise click.BadParameter(f"{value} may not be written", context, parameter)
     return path
+
+
+def parse_modules(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> Sequence[str]:
+    """Refuse what cannot name somebody's module."""
+    for value in values:
+        if ".py:" not in value:
+            raise click.BadParameter(f"{value!r} is not FILE.py:FACTORY, such as net.py:build", context, parameter)
+    return values
 
 
 def parse_plot(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:

@@ -1,6 +1,7 @@
 """bsdnet-bench: the table of speeds, and what can go wrong."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -264,6 +265,7 @@ def test_errors_are_one_line(factory: Path, arguments: list[str], words: list[st
         (["--rounds", "0"], "x>=1"),
         (["--json", "none/out.json"], "the folder none does not exist"),
         (["--markdown", "."], "is no file"),
+        (["--module", "clip.mp4:F"], "'clip.mp4:F' is not FILE.py:FACTORY"),
         (["--rounds", "3", "pipeline"], "come after its name"),
         (["export"], "nothing to build"),
         (["export", "--frame-size", "auto"], "'auto' needs a video"),
@@ -273,6 +275,14 @@ def test_wrong_usage_exits_with_two(arguments: list[str], words: str):
     result = run_bench(*arguments)
     assert (result.exit_code, result.stdout) == (2, "")
     assert words in result.stderr
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_report_that_may_not_be_written_is_refused_as_early(tmp_path: Path):
+    tmp_path.chmod(0o500)
+    result = run_bench("--json", str(tmp_path / "out.json"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "may not be written" in result.stderr
 
 
 def test_a_plot_that_cannot_be_drawn_is_known_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch):
