@@ -16,7 +16,7 @@ class Block(NamedTuple):
     """Names in benchmarks/results."""
 
 
-_RUNS = ("camvid-s-run-1.recipe.json", "camvid-s-run-2.recipe.json")
+_RUNS = tuple(f"camvid-s-run-{number}.recipe.json" for number in (1, 2, 3))
 _SPLITS = ("camvid-s.val.json", "camvid-s.test.json")
 _PEERS = ("speed-peers-cpu.json",)
 _STEADINESS = ("temporal-consistency.json",)
