@@ -1,5 +1,6 @@
 """What the commands' options share: how values are read, and the options that several commands have."""
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -24,6 +25,17 @@ MAX_SIDE_PX = 9999
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
+class Number(click.FloatRange):
+    """A finite number in a range: `nan` lies in every range by click's comparison."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:  # noqa: ANN401
+        """Read it."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int] | None:
     """Turn `640x352`, `seg50`, `seg75` or `seg100` into (height, width), and `auto` into None."""
     text = value.strip().lower()
@@ -40,6 +52,20 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
         expected = f"sides of {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels"
         raise click.BadParameter(f"{value!r} cannot work; expected {expected}", context, parameter)
     return height, width
+
+
+def parse_device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Take the name of a device, which this machine need not have."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise click.BadParameter(f"{value!r} is none; expected auto, cpu, cuda or cuda:N", context, parameter)
+    return value
+
+
+def parse_weights(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Take a name or a path of weights, but not an empty one; see `parse_path`."""
+    if value == "":
+        raise click.BadParameter("the name is empty", context, parameter)
+    return value
 
 
 def parse_path(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
@@ -78,7 +104,11 @@ def parse_names(context: click.Context, parameter: click.Parameter, value: str |
 
 
 device_option = click.option(
-    "--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N."
+    "--device",
+    callback=parse_device,
+    default="auto",
+    show_default=True,
+    help="Where to compute: auto, cpu, cuda or cuda:N.",
 )
 precision_option = click.option(
     "--precision",

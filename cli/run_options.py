@@ -12,6 +12,7 @@ from bsdnet.stream.partial_file import partial_path
 from cli.batch import check_batch
 from cli.options import (
     BACKENDS,
+    Number,
     debug_option,
     device_option,
     options,
@@ -20,6 +21,7 @@ from cli.options import (
     parse_output,
     parse_path,
     parse_size,
+    parse_weights,
     precision_option,
 )
 
@@ -38,7 +40,11 @@ run_options = options(
         metavar="DIR",
         help="Folder for one palette PNG of class indices a frame.",
     ),
-    click.option("--weights", help="Weights: s, or a .safetensors file from bsdnet-train.  [default: s]"),
+    click.option(
+        "--weights",
+        callback=parse_weights,
+        help="Weights: s, or a .safetensors file from bsdnet-train.  [default: s]",
+    ),
     device_option,
     click.option(
         "--backend",
@@ -59,7 +65,7 @@ run_options = options(
     ),
     click.option(
         "--target-fps",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         metavar="FPS",
         help="Shrink the network's input, from --size down to half its sides, as far as it takes to segment FPS "
         "frames per second.  [default: keep the size]",
@@ -72,7 +78,7 @@ run_options = options(
     ),
     click.option(
         "--alpha",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         default=0.5,
         show_default=True,
         help="Opacity of the classes over the frame, 0 to 1.",
@@ -119,14 +125,15 @@ run_options = options(
     ),
     click.option(
         "--duration",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
         metavar="SECONDS",
         help="Stop before the frame of this time, counted from the first one.  [default: the stream's end]",
     ),
     click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Stop after N frames.  [default: all]"),
     click.option(
         "--fps",
-        type=float,
+        type=Number(min=0, min_open=True),
+        metavar="FPS",
         help="Frames per second of a folder of images or of the demo.  [default: 15; of the demo 25]",
     ),
     click.option(
@@ -159,7 +166,7 @@ run_options = options(
     ),
     click.option(
         "--segment",
-        type=click.FloatRange(min=1),
+        type=Number(min=1),
         metavar="SECONDS",
         help="Write files of so many seconds, out-000001.mp4 and so on, each finished and forced to disk.  "
         "[default: one file]",

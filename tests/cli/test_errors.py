@@ -187,13 +187,8 @@ def test_tensorrt_without_its_package(refused: Callable[..., None]):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--device", "gpu"], ["device must be auto, cpu, cuda or cuda:N"]),
         (["--only", "road,caar"], ["'caar'", "its classes are: sky, building"]),
         (["--fps", "10"], ["clip.mp4 has its own timestamps"]),
-        (["--alpha", "nan"], ["alpha"]),
-        (["--duration", "nan"], ["max_time_s, is nan"]),
-        (["--segment", "nan"], ["segment_s is nan"]),
-        (["--segment", "inf"], ["segment_s is inf"]),
         (["--backend", "cudagraph"], ["CUDA"]),
     ],
 )
@@ -218,6 +213,13 @@ def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[
         (["clip.mp4", "-o", "out.mp4", "--size", "large"], "seg50, seg75, seg100 or auto"),
         (["clip.mp4", "-o", "out.mp4", "--only", ","], "names no class"),
         (["clip.mp4", "-o", "out.mp4", "--alpha", "1.5"], "0<=x<=1"),
+        (["clip.mp4", "-o", "out.mp4", "--alpha", "nan"], "'nan' is not a finite number"),
+        (["clip.mp4", "-o", "out.mp4", "--duration", "nan"], "'nan' is not a finite number"),
+        (["clip.mp4", "-o", "out.mp4", "--segment", "inf"], "'inf' is not a finite number"),
+        (["clip.mp4", "-o", "out.mp4", "--target-fps", "nan"], "'nan' is not a finite number"),
+        (["demo", "-o", "out.mp4", "--fps", "0"], "x>0"),
+        (["clip.mp4", "-o", "out.mp4", "--device", "gpu"], "expected auto, cpu, cuda or cuda:N"),
+        (["clip.mp4", "-o", "out.mp4", "--weights", ""], "the name is empty"),
         (["clip.mp4", "-o", "out.mp4", "--frames", "0"], "x>=1"),
         (["clip.mp4", "-o", "out.mp4", "--view", "both"], "'overlay', 'mask', 'side-by-side'"),
         (["clip.mp4", "-o", "out.mp4", "--backend", "onnx"], "'eager'"),
