@@ -245,18 +245,19 @@ def _train(options: dict[str, Any]) -> None:
         recipe = with_teachers(resolve_recipe(override(base, shape), options), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")
         found = None
-        if recipe.distill == "none" and options["teachers"]:
-            raise click.UsageError("--teacher is of no use with --distill none")
+        for option, value in (("--teacher", options["teachers"]), ("--teacher-classes", options["teacher_classes"])):
+            if recipe.distill == "none" and value:
+                raise click.UsageError(f"{option} is of no use with --distill none")
         if recipe.distill != "none":
             mapping = options["teacher_classes"] and read_class_mapping(options["teacher_classes"])
             found = load_teacher(recipe.teachers, data.train.classes, device, class_mapping=mapping)
             if not data.labelled:
                 looks = EvaluationOptions(short_side=min(recipe.train_size), precision=recipe.precision)
                 data = replace(data, val=TaughtImages(data.val, found, device, looks))
-        folder = make_folder(options, processes)
         student = build_student(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
         )
+        folder = make_folder(options, processes)
         workers = _workers(options, device)
         task = SegmentationTask(recipe, student, data, device, teacher=found, processes=processes, workers=workers)
         run_task(task, folder, options, processes)

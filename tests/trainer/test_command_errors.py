@@ -47,6 +47,19 @@ def test_a_full_disk_is_one_line(street_camvid: Path, tmp_path: Path):
     assert_one_line(train(street_camvid, tmp_path, "--epochs", "1"), "cannot be written to", "No space left on device")
 
 
+def test_a_run_that_cannot_begin_leaves_no_folder(street_camvid: Path, tmp_path: Path):
+    (tmp_path / "rubbish.safetensors").write_bytes(b"rubbish")
+    (tmp_path / "classes.toml").touch()
+    for arguments, exit_code in (
+        (["--pretrained", "rubbish.safetensors"], 1),
+        (["--teacher-classes", "classes.toml"], 2),
+    ):
+        result = train(street_camvid, tmp_path / "run", arguments[0], tmp_path / arguments[1])
+        assert result.exit_code == exit_code
+        assert not (tmp_path / "run").exists()
+    assert "--teacher-classes is of no use with --distill none" in result.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path):
     with pytest.raises(DatasetError, match=r"train\w* is missing"):
         main(["--dataset", "camvid", "--data-dir", str(tmp_path), *SMALL, "--output", str(tmp_path), "--debug"])
