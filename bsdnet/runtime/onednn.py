@@ -5,15 +5,12 @@ reads it again; without that BSDNet-S needs four fifths of the time. The operato
 here they are put into the network without a compiler.
 """
 
-import io
 import logging
 import operator
-from contextlib import redirect_stderr
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +32,8 @@ def pack_convolutions(model: nn.Module, x: Tensor) -> nn.Module:
         The rewritten network; `model` itself where it cannot be rewritten, whose reason is logged.
     """
     try:
-        with redirect_stderr(io.StringIO()):  # torch.fx prints the traceback of what goes wrong there
-            packed = _rewrite(model, x)
-            packed(x)  # an operator that this build of PyTorch lacks shows itself here
+        packed = _rewrite(model, x)
+        packed(x)  # an operator that this build of PyTorch lacks shows itself here
     except Exception as error:  # tracing and private operators: whatever goes wrong, the network itself still works
         logger.info("convolutions are not packed: %s", (str(error).strip() or type(error).__name__).splitlines()[0])
         return model
@@ -66,9 +62,19 @@ class _PackedConv(nn.Module):
         return result
 
 
+class _Shapes(fx.Interpreter):
+    """Notes at each node the shape of its result; PyTorch's ShapeProp would print a traceback where one cannot run."""
+
+    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - whatever a node gives
+        """Compute what a node gives."""
+        result = super().run_node(n)
+        n.meta["shape"] = result.shape if isinstance(result, Tensor) else None
+        return result
+
+
 def _rewrite(model: nn.Module, x: Tensor) -> fx.GraphModule:
     traced = fx.symbolic_trace(model)
-    ShapeProp(traced).propagate(x)
+    _Shapes(traced).run(x)
     for node in list(traced.graph.nodes):
         conv = _packed(traced, node)
         if conv is not None:
@@ -151,8 +157,7 @@ def _absorb_followers(traced: fx.GraphModule, node: fx.Node, conv: _PackedConv) 
 
 def _shape(argument: Any) -> torch.Size | None:  # noqa: ANN401 - whatever an argument can be
     """Shape of what a node computes; None if it is no tensor."""
-    meta = argument.meta.get("tensor_meta") if isinstance(argument, fx.Node) else None
-    return getattr(meta, "shape", None)
+    return argument.meta.get("shape") if isinstance(argument, fx.Node) else None
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
