@@ -82,7 +82,12 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 @click.option("--auxiliary-weight", type=float, help="Weight of an auxiliary head on stage 3; default: 0, none.")
 @crop_options
 @click.option("--pretrained", type=FILE, help="Backbone from 'bsdnet-train pretrain'; default: random weights.")
-@click.option("--init", "initial", type=FILE, help="Weights of a whole network to go on from, of the same classes.")
+@click.option(
+    "--init",
+    "initial",
+    type=FILE,
+    help="Weights of a whole network to go on from, of the same classes; those of s are widened for --model b.",
+)
 @click.option(
     "--train-split",
     type=click.Choice(["train", "trainval"]),

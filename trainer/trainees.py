@@ -12,6 +12,7 @@ from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, BSDNetConfig
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segformer import SegFormerSegmenter
+from trainer.widening import widen
 
 CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
 """Shapes of the student by the name that a recipe gives."""
@@ -62,7 +63,7 @@ def build_student(
         recipe: the shape and the seed.
         classes: what the logits mean.
         pretrained: a backbone from `bsdnet-train pretrain`.
-        initial: weights of a whole network to go on from, instead of a backbone.
+        initial: weights of a whole network to go on from, instead of a backbone; those of a narrower one are widened.
 
     Raises:
         ConfigError: the recipe names no student, or `initial` was made for other classes or another shape.
@@ -83,7 +84,10 @@ def build_student(
             raise ConfigError(f"{initial} is made for the classes of {known.name}, the data are {classes.name}")
         network = checkpoint.model
         if network.config != config:
-            raise ConfigError(f"{initial} has another shape than the recipe: {network.config} and not {config}")
+            try:
+                network = widen(network, config)
+            except ConfigError as error:
+                raise ConfigError(f"{initial} has another shape than the recipe: {error}") from error
     else:
         network = BSDNet(config)
         if pretrained is not None:

@@ -15,6 +15,7 @@ from tests.trainer.processes import run_processes
 from tests.trainer.test_command import assert_same_bits, interrupt  # noqa: F401 - a fixture
 from tests.trainer.tiny import TINY
 from trainer import segformer, trainees
+from trainer.trainees import CONFIGS
 
 pytest.importorskip("transformers", reason="teachers need the extra 'train'")
 
@@ -168,9 +169,18 @@ def test_init_decides_the_shape(street_camvid: Path, trained: Path, tmp_path: Pa
     result = train(street_camvid, tmp_path / "run", *arguments, "--epochs", "1")
     assert result.exit_code == 0, result.stderr
     assert_one_line(train(street_camvid, tmp_path / "b", *arguments, "--block", "res"), "another shape than the recipe")
-    assert_one_line(train(street_camvid, tmp_path / "c", *arguments, "--model", "b"), "another shape than the recipe")
     both = train(street_camvid, tmp_path / "d", *arguments, "--pretrained", "x")
     assert (both.exit_code, "only one of them" in both.stderr) == (2, True)
+
+
+def test_the_weights_of_s_begin_b_and_not_the_other_way(street_camvid: Path, trained: Path, tmp_path: Path):
+    arguments = ["--init", str(trained / "last.safetensors"), "--model", "b", "--epochs", "1"]
+    result = train(street_camvid, tmp_path / "b", *arguments)
+    assert result.exit_code == 0, result.stderr
+    wide = load_checkpoint(tmp_path / "b" / "last.safetensors")
+    assert (wide.metadata.architecture, wide.model.config.channels) == ("bsdnet_b", CONFIGS["b"].channels)
+    back = ["--init", str(tmp_path / "b" / "last.safetensors"), "--model", "s"]
+    assert_one_line(train(street_camvid, tmp_path / "s", *back), "another shape than the recipe", "not narrowed")
 
 
 def test_the_same_teacher_by_another_path_resumes(street_camvid: Path, distilled: Path, teacher: Path, tmp_path: Path):

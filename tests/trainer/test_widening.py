@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bsdnet.errors import ConfigError
+from bsdnet.modeling import BSDNet, BSDNetConfig
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
+from tests.trainer.tiny import TINY
+from trainer.widening import widen
+
+WIDER = {
+    "twice": replace(TINY, channels=(32, 32, 64, 64), dasp_channels=16, decoder_channels=16),
+    "a half more": replace(TINY, channels=(24, 24, 48, 48), dasp_channels=12, decoder_channels=12),
+    "some more, some thrice": replace(TINY, channels=(18, 48, 33, 34), dasp_channels=9, decoder_channels=24),
+    "equal": TINY,
+    "one part": replace(TINY, dasp_channels=20),
+}
+
+
+@pytest.fixture
+def trained_tiny() -> BSDNet:
+    """A network all of whose numbers differ, batch norm's as well."""
+    torch.manual_seed(0)
+    network = BSDNet(TINY)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.mul_(torch.empty_like(tensor).uniform_(0.8, 1.2)).add_(0.01 * torch.rand_like(tensor))
+    return network.eval()
+
+
+def logits(network: BSDNet, *, training: bool = False) -> Tensor:
+    pictures = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        return network.train(training).forward_all(pictures).logits
+
+
+@pytest.mark.parametrize("config", WIDER.values(), ids=WIDER)
+@pytest.mark.parametrize("training", [False, True])
+def test_a_widened_network_computes_the_same(trained_tiny: BSDNet, config: BSDNetConfig, training: bool) -> None:
+    wide = widen(trained_tiny, config)
+    assert wide.config == config
+    expected = logits(trained_tiny, training=training)
+    assert expected.std() > 0.01  # else anything would agree
+    torch.testing.assert_close(logits(wide, training=training), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_s_becomes_b() -> None:
+    torch.manual_seed(0)
+    small = BSDNet(replace(S_CONFIG, num_classes=11)).eval()
+    wide = widen(small, replace(B_CONFIG, num_classes=11))
+    assert not wide.training
+    torch.testing.assert_close(logits(wide), logits(small))
+
+
+def test_copies_of_a_channel_learn_different_things(trained_tiny: BSDNet) -> None:
+    wide = widen(trained_tiny, WIDER["twice"]).train()
+    wide(torch.randn(2, 3, 64, 96)).logits.square().mean().backward()
+    for name, module in wide.named_modules():
+        if isinstance(module, nn.Conv2d):
+            gradient = module.weight.grad
+            assert gradient is not None
+            half = len(gradient) // 2
+            if name != "head.classifier":  # its outputs are the classes
+                assert not torch.allclose(gradient[:half], gradient[half:], rtol=1e-2, atol=0), name
+
+
+def test_the_shares_can_be_drawn_again(trained_tiny: BSDNet) -> None:
+    one, two, other = (
+        widen(trained_tiny, WIDER["twice"], torch.Generator().manual_seed(seed)).state_dict() for seed in (3, 3, 4)
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not torch.equal(one["head.conv.0.weight"], other["head.conv.0.weight"])
+
+
+def test_the_old_network_is_left_as_it_was(trained_tiny: BSDNet) -> None:
+    before = {name: tensor.clone() for name, tensor in trained_tiny.state_dict().items()}
+    widen(trained_tiny, WIDER["twice"])
+    assert all(torch.equal(before[name], tensor) for name, tensor in trained_tiny.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (replace(TINY, channels=(16, 16, 16, 32)), r"channels was \(16, 16, 32, 32\) and would be \(16, 16, 16, 32\)"),
+        (replace(TINY, dasp_channels=4), "dasp_channels was 8 and would be 4"),
+        (replace(TINY, decoder_channels=7), "decoder_channels was 8 and would be 7"),
+        (replace(TINY, num_kernels=16), "in its channels alone"),
+        (replace(TINY, num_classes=11), "in its channels alone"),
+        (replace(TINY, depths=(2, 2, 2)), "in its channels alone"),
+    ],
+)
+def test_another_shape_is_refused(trained_tiny: BSDNet, config: BSDNetConfig, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        widen(trained_tiny, config)
+
+
+@pytest.mark.parametrize("ablation", [{"block": "res"}, {"context": "aspp"}])
+def test_an_ablations_network_is_refused(ablation: dict[str, str]) -> None:
+    config = replace(TINY, **ablation)
+    with pytest.raises(ConfigError, match="with FCBs and DASP"):
+        widen(BSDNet(config), replace(config, decoder_channels=16))
