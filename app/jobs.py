@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -71,8 +72,9 @@ class Jobs(QObject):
         """Wait for all threads but the calling one; whether they have ended in time."""
         with self._lock:
             threads = [thread for thread in self._threads if thread is not threading.current_thread()]
+        deadline = time.monotonic() + timeout_s
         for thread in threads:
-            thread.join(timeout_s / len(threads))
+            thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
     def call_later(self, call: Callable[[], None]) -> None:

@@ -1,6 +1,7 @@
 """Work on threads of its own, whose outcome comes back to this one."""
 
 import threading
+import time
 
 import pytest
 
@@ -38,3 +39,16 @@ def test_what_comes_too_late_is_given_up_where_it_was_made(qtbot, jobs):
     gate.set()
     assert jobs.wait(5)
     assert unwanted == ["source"]
+
+
+def test_all_threads_share_one_deadline(jobs):
+    for seconds in (1.0, *[0.1] * 7):
+        jobs.start("take", lambda seconds=seconds: time.sleep(seconds))
+    assert jobs.wait(4), "one may need more than an eighth of the time"
+    gate = threading.Event()
+    for number in range(8):
+        jobs.start(f"hang {number}", lambda: gate.wait(10))
+    began = time.monotonic()
+    assert not jobs.wait(0.3)
+    assert 0.3 <= time.monotonic() - began < 1.0
+    gate.set()
