@@ -11,12 +11,13 @@ from typing import NoReturn
 
 import click
 
-from bsdnet.errors import BsdnetError
+from bsdnet.errors import BsdnetError, ConfigError
 
 logger = logging.getLogger(__name__)
 
 EXIT_OK = 0
 EXIT_ERROR = 1
+EXIT_USAGE = 2
 
 
 def run_command(command: click.Command, name: str, arguments: Sequence[str] | None) -> NoReturn:
@@ -40,7 +41,7 @@ def run_command(command: click.Command, name: str, arguments: Sequence[str] | No
         if "--debug" in arguments:
             raise
         click.echo(f"{name}: error: {one_line(error)}", err=True)
-        code = EXIT_ERROR
+        code = EXIT_USAGE if isinstance(error, ConfigError) else EXIT_ERROR
     sys.exit(EXIT_OK if code is None else code)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from typing import Self
 
-from bsdnet.errors import ConfigError
+from bsdnet.errors import ConfigError, SinkError
 from bsdnet.stream.report import StreamReport
 
 try:
@@ -26,7 +26,7 @@ class MetricsServer:
         port: from 1 to 65535.
 
     Raises:
-        ConfigError: the port cannot be had.
+        SinkError: the port cannot be had.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -37,7 +37,7 @@ class MetricsServer:
         try:
             self._server, self._thread = start_http_server(port, host, registry)
         except OSError as error:
-            raise ConfigError(
+            raise SinkError(
                 f"port {port} of {host} cannot be listened on: {error.strerror}; give another --metrics-port or "
                 "--metrics-host"
             ) from error

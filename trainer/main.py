@@ -15,7 +15,7 @@ import torch
 from click.core import ParameterSource
 
 from bsdnet.checkpoint import sha256_of
-from bsdnet.errors import BsdnetError
+from bsdnet.errors import BsdnetError, ConfigError
 from bsdnet.machine import describe_measurement
 from trainer.data import (
     DATASETS,
@@ -232,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if "--debug" in arguments:
             raise
         click.echo(f"bsdnet-train: error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
     sys.exit(0)
 
 

@@ -33,9 +33,9 @@ class FileSink(VideoSink):
         encoder: which one, and how good.
 
     Raises:
-        SinkError: the target exists and is not to be replaced, is a folder or the input, has an unknown suffix, or its
-            folder is missing or not writable.
-        ConfigError: the encoder's settings do not go with the container.
+        SinkError: the target exists and is not to be replaced, is a folder or the input, or its folder is
+            missing or not writable.
+        ConfigError: its suffix tells no video format, or the encoder's settings do not go with the container.
     """
 
     wants: frozenset[Output] = frozenset({"rendered"})

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from bsdnet.errors import SinkError
+from bsdnet.errors import ConfigError, SinkError
 
 if sys.platform != "win32":
     import fcntl
@@ -135,12 +135,13 @@ def check_target(path: Path, suffixes: tuple[str, ...]) -> None:
     """Refuse a name that no video can have.
 
     Raises:
-        SinkError: it is a folder, its suffix is not one of those, or its folder is missing or not writable.
+        ConfigError: its suffix is not one of those.
+        SinkError: it is a folder, or its folder is missing or not writable.
     """
     if path.is_dir():
         raise SinkError(f"{path} is a folder; give the name of a video file in it")
     if path.suffix.lower() not in suffixes:
-        raise SinkError(f"{path} has no suffix that tells a video format; expected one of {' '.join(suffixes)}")
+        raise ConfigError(f"{path} has no suffix that tells a video format; expected one of {' '.join(suffixes)}")
     check_folder(path.parent)
 
 

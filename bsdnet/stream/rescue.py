@@ -37,6 +37,7 @@ def rescue(part: str | Path, *, overwrite: bool = False) -> Rescued:
     Raises:
         SourceError: there is no such file, it is no partial file, it is still being written, or nothing in it can be
             played.
+        ConfigError: the target's suffix tells no video format.
         SinkError: the target exists, or cannot be written.
     """
     part = Path(part)

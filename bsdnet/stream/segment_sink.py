@@ -39,8 +39,8 @@ class SegmentSink(VideoSink):
         encoder: which one, and how good.
 
     Raises:
-        SinkError: the path is a folder, has an unknown suffix, or its folder is missing or not writable.
-        ConfigError: a setting has a value that cannot work.
+        SinkError: the path is a folder, or its folder is missing or not writable.
+        ConfigError: its suffix tells no video format, or a setting has a value that cannot work.
     """
 
     wants: frozenset[Output] = frozenset({"rendered"})

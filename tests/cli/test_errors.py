@@ -35,8 +35,8 @@ def work(tmp_path: Path, clip: Path) -> Path:
     return tmp_path
 
 
-def assert_one_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 1
+def assert_one_line(result: Result, *words: str, exit_code: int = 1) -> None:
+    assert result.exit_code == exit_code
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith("bsdnet-run: error: ")
@@ -48,10 +48,10 @@ def assert_one_line(result: Result, *words: str) -> None:
 def refused(run: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Run in the folder, and check that it costs a line with these words and nothing else."""
 
-    def check(arguments: list[object], *words: str) -> None:
+    def check(arguments: list[object], *words: str, exit_code: int = 1) -> None:
         before = snapshot(work)
         monkeypatch.chdir(work)
-        assert_one_line(run(*arguments), *words)
+        assert_one_line(run(*arguments), *words, exit_code=exit_code)
         assert snapshot(work) == before
 
     return check
@@ -90,12 +90,6 @@ def test_a_video_cut_off_before_its_index(refused: Callable[..., None], work: Pa
         (["-o", "clip.mp4"], ["clip.mp4 is the input"]),
         (["-o", "link.mp4", "-y"], ["link.mp4 is the input"]),
         (["-o", "empty/../clip.mp4", "-y"], ["is the input"]),
-        (["-o", "out.wmv"], ["out.wmv", ".mp4 .mov .mkv .webm .avi"]),
-        (["-o", "out"], [".mp4 .mov .mkv"]),
-        (["-o", "out.webm", "--encoder", "libx264"], ["libx264 makes H.264", ".webm"]),
-        (["-o", "out.mp4", "-y", "--encoder", "h264"], ["'h264'", "libx264"]),
-        (["-o", "out.mp4", "-y", "--crf", "52"], ["52", "0 (best) to 51"]),
-        (["-o", "out.mp4", "-y", "--preset", "hasty"], ["'hasty'", "ultrafast"]),
         (["-o", "a" * 5000 + ".mp4"], ["too long"]),
         (["--masks", "."], ["not empty"]),
         (["--classes-csv", "."], [". is a folder"]),
@@ -189,11 +183,22 @@ def test_tensorrt_without_its_package(refused: Callable[..., None]):
     [
         (["--only", "road,caar"], ["'caar'", "its classes are: sky, building"]),
         (["--fps", "10"], ["clip.mp4 has its own timestamps"]),
-        (["--backend", "cudagraph"], ["CUDA"]),
+        (["-o", "out.wmv"], ["out.wmv", ".mp4 .mov .mkv .webm .avi"]),
+        (["-o", "out"], [".mp4 .mov .mkv"]),
+        (["-o", "out.webm", "--encoder", "libx264"], ["libx264 makes H.264", ".webm"]),
+        (["--encoder", "h264"], ["'h264'", "libx264"]),
+        (["--crf", "52"], ["52", "0 (best) to 51"]),
+        (["--preset", "hasty"], ["'hasty'", "ultrafast"]),
     ],
 )
-def test_settings_that_do_not_fit(refused: Callable[..., None], arguments: list[str], words: list[str]):
-    refused(["clip.mp4", "-o", "out.mp4", "-y", *arguments], *words)
+def test_values_that_cannot_work_are_wrong_usage(
+    refused: Callable[..., None], arguments: list[str], words: list[str]
+):
+    refused(["clip.mp4", "-o", "out.mp4", "-y", *arguments], *words, exit_code=2)
+
+
+def test_a_backend_that_this_machine_does_not_have(refused: Callable[..., None]):
+    refused(["clip.mp4", "-o", "out.mp4", "-y", "--backend", "cudagraph"], "CUDA")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from bsdnet.errors import SinkError, SourceError
+from bsdnet.errors import ConfigError, SinkError, SourceError
 from bsdnet.stream.sink import FileSink, rescue
 from bsdnet.stream.source import FileSource
 
@@ -109,7 +109,7 @@ def test_what_a_killed_rescue_has_left_is_no_obstacle(tmp_path: Path) -> None:
     [
         ("out.mp4", SourceError, "such as out.mp4.part"),
         ("none.mp4.part", SourceError, "No such file"),
-        ("out.txt.part", SinkError, "expected one of .mp4"),
+        ("out.txt.part", ConfigError, "expected one of .mp4"),
     ],
 )
 def test_what_is_no_partial_file(tmp_path: Path, name: str, error: type[Exception], words: str) -> None:

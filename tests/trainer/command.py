@@ -35,8 +35,8 @@ def train(data: Path, output: Path, *more: str) -> Result:
     return run("--dataset", "camvid", "--data-dir", data, "--output", output, *SMALL, *more)
 
 
-def assert_one_line(result: Result, *words: str) -> None:
-    assert result.exit_code == 1
+def assert_one_line(result: Result, *words: str, exit_code: int = 1) -> None:
+    assert result.exit_code == exit_code
     lines = result.stderr.strip().splitlines()
     assert lines[-1].startswith("bsdnet-train: error: ")
     assert all(word in lines[-1] for word in words), lines[-1]
