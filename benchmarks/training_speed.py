@@ -6,7 +6,8 @@
 
 Naive is fp32, PyTorch's default memory order, a cross-entropy over the whole batch at once, and pictures that are read
 and augmented between the steps. Ours is what
-the command does by default: half precision, channels_last, and worker processes where there are cores for them.
+the command does by default: half precision where the device computes in it, channels_last, and worker processes where
+there are cores for them.
 """
 
 import functools
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsdnet.classes import CAMVID_11
+from bsdnet.devices import computes_bf16
 from bsdnet.machine import describe_machine
 from trainer.data import default_recipe, open_data
 from trainer.objective import SegmentationObjective
@@ -147,6 +149,7 @@ def _memory(device: torch.device, options: dict[str, Any]) -> dict[str, Any]:
 def _recipe(recipe: SegmentationRecipe, options: dict[str, Any]) -> SegmentationRecipe:
     return replace(
         recipe,
+        precision=recipe.precision if computes_bf16(torch.device(options["device"])) else "fp32",
         model=options["model"],
         batch_size=options["batch_size"],
         crop_size=options["crop_size"] or recipe.crop_size,

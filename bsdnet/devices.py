@@ -32,6 +32,17 @@ def select_device(name: str) -> torch.device:
     return torch.device("cuda", int(number))
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Tell whether a device computes in bf16 itself: where it must be imitated, fp32 is many times faster."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if not hasattr(torch.cpu, "get_capabilities"):  # it came early in 2026; fp32 is right everywhere, only slower
+        return False
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 @contextmanager
 def cudnn_search(enabled: bool) -> Iterator[None]:
     """Let cuDNN try its algorithms for each convolution of a new shape and keep the best, or forbid it.

@@ -168,7 +168,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
         base = TINY_IMAGENET if isinstance(data, ImagesInMemory) else IMAGENET
         if base is TINY_IMAGENET and options["model"] in VARIANTS:
             base = TINY_IMAGENET_SEGFORMER
-        recipe = resolve_recipe(base, options)
+        recipe = resolve_recipe(base, options, device)
         folder = make_folder(options, processes)
         task = PretrainTask(recipe, data, device, processes=processes)
         run_task(task, folder, options, processes)
@@ -204,7 +204,7 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
     require(options, "dataset", "output")
     with connect(options["device"]) as (processes, device):
         data = open_data(options["dataset"], options["data_dir"], options["train_split"], options["hold_out"])
-        recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options)
+        recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options, device)
         data = _described(data, options, "pretrained")
         folder = make_folder(options, processes)
         trainee = build_future_teacher(recipe, data.train.classes, pretrained=options["pretrained"])
@@ -247,7 +247,7 @@ def _train(options: dict[str, Any]) -> None:
         )  # fmt: skip
         base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
         shape = {} if options["initial"] is None else shape_of(options["initial"])
-        recipe = with_teachers(resolve_recipe(override(base, shape), options), name)
+        recipe = with_teachers(resolve_recipe(override(base, shape), options, device), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")
         found = None
         for option, value in (("--teacher", options["teachers"]), ("--teacher-classes", options["teacher_classes"])):

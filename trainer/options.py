@@ -1,12 +1,15 @@
 """The options of bsdnet-train, in groups that its commands share."""
 
+import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import torch
 
+from bsdnet.devices import computes_bf16
 from trainer.overrides import override, parse_settings, read_toml
 from trainer.recipes import OptimizerRecipe
 
@@ -15,6 +18,8 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Recipe = TypeVar("_Recipe", bound=OptimizerRecipe)
+
+logger = logging.getLogger(__name__)
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -43,7 +48,8 @@ def run_options(models: Sequence[str]) -> Callable[[_Command], _Command]:
         click.option("--accumulation", type=int, help="Parts that a step is computed in, to save memory; default: 1."),
         click.option("--lr", type=float, help="Peak learning rate; default: the recipe's."),
         click.option("--ema-decay", type=float, help="Keep a moving average of the weights, such as 0.999; 0: none."),
-        click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]), help="Number format; default: bf16."),
+        click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]),
+                     help="Number format; default: bf16 where the device computes in it, else fp32."),
         click.option("--seed", type=int, help="Seed of weights, order and augmentation; default: the recipe's."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps between evaluations; default: ten a run."),
         click.option("--save-every", type=click.IntRange(min=1), default=200, show_default=True,
@@ -80,18 +86,26 @@ def machine_options(command: _Command) -> _Command:
     )(command)
 
 
-def resolve_recipe(recipe: _Recipe, options: dict[str, Any]) -> _Recipe:
+def resolve_recipe(recipe: _Recipe, options: dict[str, Any], device: torch.device) -> _Recipe:
     """Apply --config, then --set, then the options that are named as a field.
+
+    A precision that none of them names is one that the device computes in.
 
     Raises:
         ConfigError: a field is unknown, or its value cannot work.
     """
-    if options["config"] is not None:
-        recipe = override(recipe, read_toml(options["config"]))
-    recipe = override(recipe, parse_settings(options["settings"], type(recipe)))
+    config = {} if options["config"] is None else read_toml(options["config"])
+    settings = parse_settings(options["settings"], type(recipe))
     fields = recipe.__dataclass_fields__
     given = {name: value for name, value in options.items() if name in fields and value not in (None, ())}
-    return override(recipe, given)
+    for changes in (config, settings, given):
+        recipe = override(recipe, changes)
+    if recipe.precision == "bf16" and not computes_bf16(device):
+        if any("precision" in changes for changes in (config, settings, given)):
+            logger.warning("warning: %s has no bf16 arithmetic of its own, fp32 is faster", device)
+        else:
+            recipe = override(recipe, {"precision": "fp32"})
+    return recipe
 
 
 def require(options: dict[str, Any], *names: str) -> None:

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from bsdnet.devices import computes_bf16
 from bsdnet.errors import BackendError, ConfigError
 from bsdnet.modeling import fold_batch_norms
 from bsdnet.runtime.engine_cache import EngineCache
@@ -47,17 +48,10 @@ def select_precision(name: PrecisionName, device: torch.device) -> str:
         raise ConfigError(f"precision must be one of {', '.join(get_args(PrecisionName))}, got {name!r}")
     if device.type == "cuda":
         return "fp16" if name == "auto" else name
-    fastest = "bf16" if _cpu_computes_bf16() else "fp32"
+    fastest = "bf16" if computes_bf16(device) else "fp32"
     if name not in ("auto", "fp32", fastest):
         logger.warning("this CPU has no fast %s arithmetic, %s is faster", name, fastest)
     return fastest if name == "auto" else name
-
-
-def _cpu_computes_bf16() -> bool:
-    if not hasattr(torch.cpu, "get_capabilities"):  # it came early in 2026; fp32 is right everywhere, only slower
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 class Network:

@@ -191,9 +191,7 @@ def test_tensorrt_without_its_package(refused: Callable[..., None]):
         (["--preset", "hasty"], ["'hasty'", "ultrafast"]),
     ],
 )
-def test_values_that_cannot_work_are_wrong_usage(
-    refused: Callable[..., None], arguments: list[str], words: list[str]
-):
+def test_values_that_cannot_work_are_wrong_usage(refused: Callable[..., None], arguments: list[str], words: list[str]):
     refused(["clip.mp4", "-o", "out.mp4", "-y", *arguments], *words, exit_code=2)
 
 

@@ -42,7 +42,10 @@ class OptimizerRecipe:
     ema_decay: float = 0.0
     """Decay of the weights' exponential moving average, which is evaluated and kept; 0 keeps the weights themselves."""
     precision: Precision = "bf16"  # ours
-    """Number format of autocast; `fp32` computes without."""
+    """Number format of autocast; `fp32` computes without.
+
+    The command takes `fp32` instead where the device does not compute in bf16 itself.
+    """
     channels_last: bool = True  # ours
     """Memory order of pictures and kernels; False is PyTorch's default order, which convolutions are slower in."""
     seed: int = 0
