@@ -106,6 +106,7 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
         return
     _configure(values)
     from bsdnet.devices import select_device
+    from bsdnet.errors import BackendError
     from cli.bench.candidates import load_candidate
     from cli.bench.measure import Case, Settings, measure
     from cli.bench.report import write_speed
@@ -126,7 +127,10 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
         for backend in values["backends"]
         for precision in values["precisions"]
     ]
-    write_speed(measure(cases, settings), settings, values)
+    rows = measure(cases, settings)
+    write_speed(rows, settings, values)
+    if all(row.network is None for row in rows):
+        raise BackendError("nothing could be measured; the lines below the table say why")
 
 
 @bench.command()

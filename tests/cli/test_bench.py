@@ -237,19 +237,19 @@ def test_memory_that_cannot_be_measured_is_no_reason_to_stop(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "exit_code", "words"),
     [
-        (["--module", "{0}:broken"], ["foreign.py:broken cannot be loaded: ValueError: no way"]),
-        (["--module", "{0}:none"], ["none() gave a int", "torch.nn.Module"]),
-        (["--module", "{0}:missing"], ["missing"]),
-        (["--module", "no.py:f"], ["no file no.py", "FILE.py:FACTORY"]),
-        (["--weights", "no.safetensors"], ["no.safetensors", "does not exist"]),
-        (["pipeline", "no.mp4"], ["no file no.mp4"]),
+        (["--module", "{0}:broken"], 2, ["foreign.py:broken cannot be loaded: ValueError: no way"]),
+        (["--module", "{0}:none"], 2, ["none() gave a int", "torch.nn.Module"]),
+        (["--module", "{0}:missing"], 2, ["missing"]),
+        (["--module", "no.py:f"], 2, ["no file no.py", "FILE.py:FACTORY"]),
+        (["--weights", "no.safetensors"], 1, ["no.safetensors", "does not exist"]),
+        (["pipeline", "no.mp4"], 1, ["no file no.mp4"]),
     ],
 )
-def test_errors_are_one_line(factory: Path, arguments: list[str], words: list[str]):
+def test_errors_are_one_line(factory: Path, arguments: list[str], exit_code: int, words: list[str]):
     result = run_bench(*(argument.format(factory) for argument in arguments))
-    assert (result.exit_code, result.stdout) == (1, "")
+    assert (result.exit_code, result.stdout) == (exit_code, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("bsdnet-bench: error: ")
     for word in words:
@@ -393,3 +393,11 @@ def test_what_stays_on_the_gpu_has_a_column_there(factory: Path):
     assert "- resident: YUV 4:2:0 on the GPU" in on_gpu
     assert "resident" not in on_cpu
     assert as_json(row)["resident"]["fps"] == 2000
+
+
+def test_a_table_without_a_figure_is_a_failure(weights: Path):
+    result = run_bench("--weights", weights, "--size", "64x64", "--device", "cpu", "--backend", "cudagraph")
+    assert result.exit_code == 1
+    assert "not measured: tiny 64x64 cudagraph" in result.stdout
+    line = result.stderr.splitlines()[-1]
+    assert line == "bsdnet-bench: error: nothing could be measured; the lines below the table say why"

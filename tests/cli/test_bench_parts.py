@@ -63,7 +63,7 @@ def test_a_live_source_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch
     live = ReplaySource(replace(INFO, live=True), [], 0)
     monkeypatch.setattr("cli.bench.pipeline.open_source", lambda spec: live)
     result = run_bench("pipeline", "camera:0", "--weights", weights)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "camera:0 is live" in result.stderr
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from bsdnet.errors import ConfigError
+from bsdnet.errors import SinkError
 from bsdnet.stream.report import GpuMemory
 from cli.metrics import MetricsServer, metrics_of
 from cli.statistics import Statistics
@@ -183,7 +183,7 @@ class TestMetrics:
         threads = threading.active_count()
         with MetricsServer("127.0.0.1", port):
             scrape(port)
-            with pytest.raises(ConfigError, match=f"port {port} .*in use.*--metrics-port"):
+            with pytest.raises(SinkError, match=f"port {port} .*in use.*--metrics-port"):
                 MetricsServer("127.0.0.1", port)
         with pytest.raises(urllib.error.URLError):
             scrape(port)
@@ -217,6 +217,6 @@ class TestMetrics:
         monkeypatch.setitem(sys.modules, "prometheus_client", None)
         monkeypatch.delitem(sys.modules, "cli.metrics")
         result = run(clip, "-o", tmp_path / "out.mp4", "--metrics-port", free_port())
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert "bsdnet[metrics]" in result.stderr
         assert result.stderr.count("\n") == 1
