@@ -1,10 +1,13 @@
 """Network streams, received and decoded by FFmpeg through PyAV."""
 
+import errno
 import re
+import socket
 import time
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import partial
+from urllib.parse import urlsplit
 
 import av
 from av.codec.context import Flags
@@ -162,7 +165,22 @@ def _open(address: str, policy: ReconnectPolicy) -> InputContainer:
         return av.open(address, "r", options=_options(address, policy), timeout=(policy.open_s, policy.silence_s))
     except av.FFmpegError as error:
         reason = _reason(error, policy.open_s)
+        is_vague = error.errno == errno.EIO  # FFmpeg's word for a name that cannot be resolved, among others
+    if is_vague and not _host_is_known(address):
+        reason = "no host of that name is known"
     raise SourceError(reason)
+
+
+def _host_is_known(address: str) -> bool:
+    """Tell whether an address's host can be resolved. One that cannot be told from the rest may well be."""
+    host = urlsplit(public_name(address)).hostname
+    if host in (None, "..."):
+        return True
+    try:
+        socket.getaddrinfo(host, None)
+    except (socket.gaierror, UnicodeError):  # the latter for what cannot be a name
+        return False
+    return True
 
 
 def _options(address: str, policy: ReconnectPolicy) -> dict[str, str]:

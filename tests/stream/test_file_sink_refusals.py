@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bsdnet.classes import CAMVID_11
-from bsdnet.errors import ConfigError, SinkError
+from bsdnet.errors import BsdnetError, ConfigError, SinkError
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.class_shares import ClassSharesSink
 from bsdnet.stream.frame import StreamResult
@@ -22,9 +22,9 @@ from .media import INFO, decoded_times, numbered, result, snapshot, write_clip
 
 
 class TestFileSinkRefusals:
-    def check(self, target: Path, *words: str, **arguments: object) -> None:
+    def check(self, target: Path, *words: str, error: type[BsdnetError] = SinkError, **arguments: object) -> None:
         before = snapshot(target.parent) if target.parent.is_dir() else None
-        with pytest.raises(SinkError) as caught:
+        with pytest.raises(error) as caught:
             FileSink(target, **arguments)
         for word in (str(target.name), *words):
             assert word in str(caught.value)
@@ -66,8 +66,8 @@ class TestFileSinkRefusals:
             FileSink(name)
 
     def test_unknown_suffix(self, tmp_path: Path) -> None:
-        self.check(tmp_path / "out.wmv", ".mp4 .mov .mkv .webm .avi")
-        self.check(tmp_path / "out", ".mp4")
+        self.check(tmp_path / "out.wmv", ".mp4 .mov .mkv .webm .avi", error=ConfigError)
+        self.check(tmp_path / "out", ".mp4", error=ConfigError)
 
     def test_folder_as_target(self, tmp_path: Path) -> None:
         (tmp_path / "out.mp4").mkdir()

@@ -1,5 +1,6 @@
 """Network sources on real servers: processes of their own that send over loopback, are killed and come back."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import pytest
 
 from bsdnet.errors import SourceError
@@ -236,6 +238,23 @@ class TestAddresses:
     def test_unknown_schemes_are_refused(self):
         with pytest.raises(SourceError, match=r"gopher://.*rtsp://"):
             open_source("gopher://me:secret@host/1")
+
+    @pytest.mark.parametrize(
+        "address", ["rtsp://me:secret@host.invalid/1", "http://.invalid/", "tcp://host.invalid:99"]
+    )
+    def test_a_host_that_nobody_knows(self, address):
+        with pytest.raises(SourceError, match="no host of that name is known") as raised:
+            NetworkSource(address, POLICY)
+        assert "secret" not in str(raised.value)
+
+    @pytest.mark.parametrize("address", ["rtsp://127.0.0.1/1", "rtsp://me:sec/ret@host.invalid/1", "udp://:5000"])
+    def test_another_failure_is_not_blamed_on_the_name(self, address, monkeypatch):
+        def fail(*args, **options):
+            raise av.error.OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(av, "open", fail)
+        with pytest.raises(SourceError, match="input/output error"):
+            NetworkSource(address, POLICY)
 
     def test_local_files_are_out_of_a_servers_reach(self, tmp_path):
         clip = write_clip(tmp_path / "secret.ts", [numbered(number) for number in range(20)])
