@@ -173,7 +173,8 @@ class Stopped(Exception):
 
 @pytest.fixture
 def begun(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[SegmentationTask, LoopOptions]]:
-    """Run the command up to the training; give the task and how it would be trained."""
+    """Run the command up to the training, as on a CPU that computes in bf16; give the task and how it would run."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
     seen = []
 
     def begin(task: SegmentationTask, folder: Path, options: LoopOptions, **_: object) -> None:

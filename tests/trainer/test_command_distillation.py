@@ -128,9 +128,11 @@ def test_weights_are_adapted_to_pictures_without_labels(pictures: Path, trained:
         "--dataset", "video", "--data-dir", pictures, "--output", tmp_path / "run", "--teacher", teacher / "last",
         "--iterations", 3, "--batch-size", 2, "--crop-size", "64x64", "--set", "train_size=128x96",
     ]  # fmt: skip
-    assert_one_line(run(*arguments), "--init is missing")
+    assert_one_line(run(*arguments), "--init is missing", exit_code=2)
     assert_one_line(
-        run(*arguments, "--init", trained / "last.safetensors", "--distill", "none"), "videos have no labels"
+        run(*arguments, "--init", trained / "last.safetensors", "--distill", "none"),
+        "videos have no labels",
+        exit_code=2,
     )
     result = run(*arguments, "--init", trained / "last.safetensors", "--every", 2)
     assert result.exit_code == 0, result.stderr
@@ -154,9 +156,11 @@ def test_a_recording_without_labels_is_held_out(pictures: Path, trained: Path, t
         teacher / "last", "--init", trained / "last.safetensors", "--iterations", 2, "--batch-size", 2,
         "--crop-size", "64x64", "--set", "train_size=128x96", "--every", 1,
     ]  # fmt: skip
-    assert_one_line(run(*arguments, "--train-split", "trainval"), "videos have no splits")
+    assert_one_line(run(*arguments, "--train-split", "trainval"), "videos have no splits", exit_code=2)
     assert_one_line(run(*arguments, "--hold-out", "nothing"), "no recording nothing")
-    assert_one_line(run(*arguments, "--set", "class_weight_offset=1.1"), "class_weight_offset", "need labels")
+    assert_one_line(
+        run(*arguments, "--set", "class_weight_offset=1.1"), "class_weight_offset", "need labels", exit_code=2
+    )
     held = str(pictures.parent / "videos" / "b.avi")
     result = run(*arguments, "--hold-out", held)
     assert result.exit_code == 0, result.stderr
@@ -168,7 +172,9 @@ def test_init_decides_the_shape(street_camvid: Path, trained: Path, tmp_path: Pa
     arguments = ["--init", str(trained / "last.safetensors")]
     result = train(street_camvid, tmp_path / "run", *arguments, "--epochs", "1")
     assert result.exit_code == 0, result.stderr
-    assert_one_line(train(street_camvid, tmp_path / "b", *arguments, "--block", "res"), "another shape than the recipe")
+    assert_one_line(
+        train(street_camvid, tmp_path / "b", *arguments, "--block", "res"), "another shape than the recipe", exit_code=2
+    )
     both = train(street_camvid, tmp_path / "d", *arguments, "--pretrained", "x")
     assert (both.exit_code, "only one of them" in both.stderr) == (2, True)
 
@@ -180,7 +186,9 @@ def test_the_weights_of_s_begin_b_and_not_the_other_way(street_camvid: Path, tra
     wide = load_checkpoint(tmp_path / "b" / "last.safetensors")
     assert (wide.metadata.architecture, wide.model.config.channels) == ("bsdnet_b", CONFIGS["b"].channels)
     back = ["--init", str(tmp_path / "b" / "last.safetensors"), "--model", "s"]
-    assert_one_line(train(street_camvid, tmp_path / "s", *back), "another shape than the recipe", "not narrowed")
+    assert_one_line(
+        train(street_camvid, tmp_path / "s", *back), "another shape than the recipe", "not narrowed", exit_code=2
+    )
 
 
 def test_the_same_teacher_by_another_path_resumes(street_camvid: Path, distilled: Path, teacher: Path, tmp_path: Path):

@@ -70,4 +70,4 @@ def test_weights_with_other_classes_are_refused(street_camvid: Path, tmp_path: P
     metadata = CheckpointMetadata(architecture="bsdnet_s", class_set=CITYSCAPES_19, train_size=(512, 1024))
     save_checkpoint(path, BSDNet(replace(TINY, num_classes=19)), metadata)
     result = run("--dataset", "camvid", "--data-dir", street_camvid, "--eval", "test", "--weights", path)
-    assert_one_line(result, "19 classes of cityscapes-19", "11 of camvid-11", "pass --weights")
+    assert_one_line(result, "19 classes of cityscapes-19", "11 of camvid-11", "pass --weights", exit_code=2)
