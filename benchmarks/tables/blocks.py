@@ -43,6 +43,7 @@ BLOCKS = {
     "distillation": Block(accuracy.distillation, ("ablation-distill.json",)),
     "peers": Block(speed.peers, _PEERS),
     "naive-pipeline": Block(speed.naive_pipeline, ("naive-pipeline-s-cpu.json", "naive-pipeline-b-cpu.json")),
+    "naive-pipeline-without-bf16": Block(speed.naive_pipeline_without_bf16, ("naive-pipeline-s-cpu-fp32.json",)),
     "whole-command": Block(
         speed.whole_command, ("end-to-end-cpu.json", "end-to-end-seg50-cpu.json", "pipeline-cpu.json")
     ),

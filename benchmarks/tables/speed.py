@@ -45,6 +45,14 @@ def naive_pipeline(small: dict[str, Any], big: dict[str, Any]) -> str:
     )
 
 
+def naive_pipeline_without_bf16(report: dict[str, Any]) -> str:
+    """The same where both must compute in fp32."""
+    return (
+        f"S {fixed(report['speedup'])} and {fixed(report['speedup_in_a_stream'])} times "
+        f"({fixed(report['ours_in_a_stream_ms'], 0)} ms)"
+    )
+
+
 def whole_command(default: dict[str, Any], large: dict[str, Any], pipeline: dict[str, Any]) -> str:
     """`bsdnet-run` from its start to its end, at two input sizes."""
     medians = default["medians"]
