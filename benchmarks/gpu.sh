@@ -4,7 +4,8 @@
 #
 #     benchmarks/gpu.sh OUT_FOLDER [PEER.py:FACTORY ...]
 #
-# It runs from the folder that it is in; bsdnet need not be installed. Only the pipeline needs PyAV. Environment:
+# It runs from the folder that it is in; bsdnet need not be installed. The pipeline, training and the tests of both need
+# PyAV. Environment:
 #     PYTHON    interpreter; python3
 #     LIMIT_S   seconds for all; a part is cut off there, later ones are left out; 3000
 #     ONLY      names of parts, such as "headline speed"; all
@@ -53,7 +54,7 @@ tests() { # NAME SECONDS OPTIONS...
     part "$name" "$seconds" "$python" -m pytest -q -W default -p no:cacheprovider --continue-on-collection-errors "$@"
 }
 
-part machine 30 bash -c 'nvidia-smi; "$0" -m torch.utils.collect_env' "$python"
+part machine 60 bash -c 'nvidia-smi; "$0" -m torch.utils.collect_env' "$python"
 mapfile -t marked < <(grep -rlE 'mark\.gpu\b' tests)
 tests tests-cuda 150 -m gpu -k 'not compile' tests/runtime/test_cuda.py tests/runtime/test_backends.py
 tests tests-kernels 150 ${TINY:+--collect-only} tests/runtime/test_kernels.py

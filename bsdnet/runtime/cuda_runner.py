@@ -67,6 +67,10 @@ class CudaDevice:
         with torch.cuda.stream(stream):
             return torch.empty(num_bytes, dtype=torch.uint8, device=self._device)
 
+    def keep(self, tensor: Tensor, stream: torch.cuda.Stream) -> None:
+        """Do not give a tensor's memory out again, when it is dropped, before what is on `stream` by then is done."""
+        tensor.record_stream(stream)
+
     def queue(self, stream: torch.cuda.Stream, work: Callable[[], object]) -> None:
         """Queue what `work` does on a stream."""
         with torch.inference_mode(), torch.cuda.stream(stream):
@@ -142,6 +146,8 @@ class CudaRunner:
             ready.record(caller)
             self._compute.wait_event(ready)
             self._queue_compute(frame, size, renderer if results.drawn else None, results)
+            for plane in frame.planes:  # of whatever stream they are: a decoder has its own
+                self._device.keep(plane, self._compute)
             done.record(self._compute)
             caller.wait_event(done)
             return results

@@ -234,6 +234,9 @@ def capture(run: Run, x: Tensor) -> Run:
     Args:
         run: what to record; nothing in it may wait for the GPU.
         x: an example of its input. The recorded call gets its inputs in the same memory order.
+
+    Raises:
+        Exception: whatever `run` raises, while it is recorded, too.
     """
     still = x.clone()
     # PyTorch has 32 streams of each priority and hands them out again and again. What another thread queues on the one
@@ -244,10 +247,23 @@ def capture(run: Run, x: Tensor) -> Run:
         with cudnn_search(True):  # not longer: the flag is the process's, and a search elsewhere breaks the recording
             for _ in range(_WARM_UP_CALLS):
                 run(still)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            logits = run(still)
+        graph, logits = _record(run, still, stream)
     return _Replay(run, graph, still, logits)
+
+
+def _record(run: Run, still: Tensor, stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    cause: Exception | None = None
+    try:
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            try:
+                return graph, run(still)
+            except Exception as error:
+                cause = error
+                raise
+    except Exception as error:
+        # Ending a recording that has failed fails, too, and says only that it has: the reason would be lost.
+        raise (cause or error) from None
 
 
 @dataclass(frozen=True, eq=False, slots=True)

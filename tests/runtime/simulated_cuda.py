@@ -81,6 +81,8 @@ class SimulatedCuda:
         self.clock = 0
         self.ran_on: list[SimulatedStream] = []
         """Where work ran, in the order in which it did."""
+        self.kept: list[tuple[Tensor, SimulatedStream]] = []
+        """Tensors whose memory stays as it is for a stream."""
         self.waits = 0
         """How often someone waited for the device."""
         self.calls = 0
@@ -106,6 +108,9 @@ class SimulatedCuda:
 
     def memory(self, num_bytes: int, stream: SimulatedStream) -> Tensor:
         return self._garbage(num_bytes)
+
+    def keep(self, tensor: Tensor, stream: SimulatedStream) -> None:
+        self.kept.append((tensor, stream))
 
     def queue(self, stream: SimulatedStream, work: Callable[[], object]) -> None:
         self._count()

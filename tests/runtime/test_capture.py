@@ -45,8 +45,12 @@ class StandIn:
     def graph(self, graph, *, stream, capture_error_mode):
         assert capture_error_mode == "thread_local"
         assert self.recording.acquire(blocking=False), "one graph at a time"
-        yield
-        self.recording.release()
+        try:
+            yield
+        except Exception as error:
+            raise RuntimeError("operation failed due to a previous error during capture") from error
+        finally:
+            self.recording.release()
 
 
 @pytest.fixture
@@ -97,6 +101,19 @@ def test_algorithms_are_looked_for_before_and_the_users_choice_is_left(cuda, mon
 def test_no_other_work_is_on_the_stream_that_is_recorded(cuda):
     capture(Weights(), torch.zeros(1, 3, 4, 4))
     assert cuda.priorities == [-1], "streams of the usual priority are handed out again after 32"
+
+
+def test_a_recording_that_fails_says_why(cuda):
+    calls = []
+
+    def run(x):
+        calls.append(x)
+        if len(calls) == 4:  # three calls come before the recording
+            raise RuntimeError("operation not permitted when stream is capturing")
+        return x
+
+    with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+        capture(run, torch.zeros(1, 3, 4, 4))
 
 
 def test_two_threads_record_one_after_the_other(cuda):

@@ -71,6 +71,17 @@ def test_a_frame_on_the_device_gives_what_submit_gives(segmenter, monkeypatch, e
     assert segmenter._runner._stages.kinds[-2][-1] == (64, 96)
 
 
+def test_a_frames_memory_is_kept_while_it_is_read(segmenter):
+    segmenter.device = CPU
+    frame = DeviceFrame.of(picture_of((48, 80), BT709), CPU)
+    segmenter.run_resident(frame, outputs={"labels"})
+    runner = segmenter._runner
+    assert len(runner._device.kept) == 3
+    for plane, (kept, stream) in zip(frame.planes, runner._device.kept, strict=True):
+        assert kept is plane
+        assert stream is runner._compute
+
+
 def test_frames_stay_on_a_gpu_only(tiny_weights):
     with Segmenter.load(tiny_weights, device="cpu") as segmenter:
         frame = DeviceFrame.of(picture_of((48, 80), None), CPU)

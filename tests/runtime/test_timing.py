@@ -97,7 +97,7 @@ def test_peak_memory_on_the_gpu():
     with PeakMemory(device) as memory:
         big = torch.empty(64 * MIB, dtype=torch.uint8, device=device)
         del big
-    assert memory.peak_bytes == 64 * MIB
+    assert 64 * MIB <= memory.peak_bytes <= 65 * MIB, "a cached block may be up to 1 MiB larger than what it serves for"
 
 
 def test_the_machine_is_described():
