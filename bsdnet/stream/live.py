@@ -18,8 +18,8 @@ class LiveSource(VideoSource):
     """A camera or network stream, of which only the newest picture is kept, and which is found again when it is lost.
 
     While no picture comes, `read` gives the last one again once a second, marked as `repeated`, so that a window can
-    say so and a recording goes on. Timestamps are wall-clock time since the first picture: they never go back, and an
-    outage keeps its length.
+    say so and a recording goes on. Timestamps are wall-clock time since the first picture that was read, however long
+    the stream was open before: they never go back, and an outage keeps its length.
 
     A recording behind an address, which knows how long it is, is the exception: all of its frames come, with their own
     times and without repetitions, and if it breaks off that is an error.
@@ -41,7 +41,6 @@ class LiveSource(VideoSource):
             first = self._receiver.peek()
             if first is None:
                 raise SourceError(f"{name}: the stream ended before its first picture")
-            self._start_s = first.captured_at_s
             self._info = StreamInfo(
                 name=name,
                 size=first.convert().size,
@@ -52,6 +51,7 @@ class LiveSource(VideoSource):
         except BaseException:
             self._receiver.close()
             raise
+        self._start_s: float | None = None
         self._shown: Picture | None = None
         self._repeated_at_s = 0.0
         self._last_pts = -1
@@ -111,6 +111,8 @@ class LiveSource(VideoSource):
         return max(self._notice_s - self._receiver.silence_s, _REPEAT_EVERY_S - since_repeated_s, 0.0)
 
     def _frame(self, picture: Picture, index: int, captured_at_s: float, *, repeated: bool = False) -> Frame:
+        if self._start_s is None:
+            self._start_s = captured_at_s
         self._last_pts = max(round((captured_at_s - self._start_s) * _TICKS_PER_S), self._last_pts + 1)
         self._index = index
         return Frame(

@@ -243,6 +243,13 @@ class TestLiveSource:
             server.captured_at_s = 4.0
             assert [source.read().pts for _ in range(3)] == [3, 4, 5]
 
+    def test_time_begins_with_the_first_picture_that_is_read(self, serve):
+        with LiveSource("fake", serve((10**6, "end")).connect, QUICK) as source:
+            time.sleep(0.5)  # as long as a network takes to load, or an engine to be built
+            first, second = source.read(), source.read()
+        assert (first.pts, first.time_s) == (0, 0)
+        assert 0 < second.time_s < 0.3
+
     def test_while_silent_the_last_picture_is_shown_again_and_marked(self, serve):
         server = serve((3, "hang"))
         policy = ReconnectPolicy(notice_s=0.2)
