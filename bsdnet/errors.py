@@ -49,3 +49,11 @@ class DatasetError(BsdnetError):
 
 class TrainingError(BsdnetError):
     """A training run cannot start, go on or be resumed."""
+
+
+def one_line(error: Exception) -> str:
+    """Tell an error to the user; of the system's errors the file and what is the matter with it."""
+    message = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    return " ".join(message.split())

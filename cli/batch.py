@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from bsdnet.errors import BackendError, BsdnetError, CheckpointError, SinkError
+from bsdnet.errors import BackendError, BsdnetError, CheckpointError, ConfigError, SinkError, one_line
 from bsdnet.stream.partial_file import check_folder
-from cli.command import EXIT_ERROR, EXIT_OK, one_line
+from cli.command import EXIT_ERROR, EXIT_OK, EXIT_USAGE
 from cli.journal import Entry, Journal, fingerprint, source_key, stamp
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Row:
     """Frames per second; None if nothing was run."""
     failed: bool = False
     """Whether there is no output."""
+    misused: bool = False
+    """Whether there is none because an option has a value that cannot work."""
     signal_code: int | None = None
     """The exit code of the signal that ended it early, or None."""
 
@@ -70,8 +72,8 @@ def run_batch(
         run_one: segments `options["source"]` into `options["output"]` (and `options["masks"]`).
 
     Returns:
-        The exit code: that of a signal; else 1 if a source gave nothing; else 3 if frames were lost, in this run or
-        when an output was made that is left out now; else 0.
+        The exit code: that of a signal; else 1 if a source gave nothing, or 2 if that was for wrong options alone; else
+        3 if frames were lost, in this run or when an output was made that is left out now; else 0.
 
     Raises:
         CheckpointError, BackendError: the network, which is the same for all, cannot be loaded.
@@ -86,14 +88,18 @@ def run_batch(
     taken = {Path(entry.output).stem: source for source, entry in journal.entries.items()}
     unique = list({source_key(source): source for source in sources}.values())
     for number, source in enumerate(unique, 1):
-        entry = journal.finished(source, options)
-        if entry is not None:
-            result = f"{folder / entry.output} was done before"
-            rows.append(Row(source=source, frames=entry.frames, lost=entry.lost, result=result))
+        try:
+            entry, before = journal.finished(source, options), stamp(source)
+            output = _output_name(source, journal, taken) if entry is None else entry.output
+        except OSError as error:  # it may not even be looked at
+            rows.append(_failure(source, error))
         else:
-            output = _output_name(source, journal, taken)
-            taken[Path(output).stem] = source_key(source)
-            rows.append(_run(source, folder / output, options, journal, run_one))
+            if entry is not None:
+                result = f"{folder / output} was done before"
+                rows.append(Row(source=source, frames=entry.frames, lost=entry.lost, result=result))
+            else:
+                taken[Path(output).stem] = source_key(source)
+                rows.append(_run(source, before, folder / output, options, journal, run_one))
         tell(f"[{number}/{len(unique)}] {_line(rows[-1])}")
         if rows[-1].signal_code is not None:
             break
@@ -127,17 +133,26 @@ def _make_folder(folder: Path) -> None:
     folder.mkdir()
 
 
+def _failure(source: str, error: Exception) -> Row:
+    result = f"failed: {one_line(error)}"
+    return Row(source=source, failed=True, misused=isinstance(error, ConfigError), result=result)
+
+
 def _run(
-    source: str, output: Path, options: dict[str, Any], journal: Journal, run_one: Callable[[dict[str, Any]], Outcome]
+    source: str,
+    before: list[int],
+    output: Path,
+    options: dict[str, Any],
+    journal: Journal,
+    run_one: Callable[[dict[str, Any]], Outcome],
 ) -> Row:
     masks = None if options["masks"] is None else options["masks"] / output.stem
-    before = stamp(source)
     try:
         outcome = run_one({**options, "source": source, "output": output, "masks": masks})
     except (CheckpointError, BackendError):
         raise
     except (BsdnetError, OSError) as error:
-        return Row(source=source, failed=True, result=f"failed: {one_line(error)}")
+        return _failure(source, error)
     stats = outcome.stats
     row = Row(
         source=source,
@@ -198,8 +213,9 @@ def _exit_code(rows: Collection[Row]) -> int:
     for row in rows:
         if row.signal_code is not None:
             return row.signal_code
-    if any(row.failed for row in rows):
-        return EXIT_ERROR
+    failed = [row for row in rows if row.failed]
+    if failed:
+        return EXIT_USAGE if all(row.misused for row in failed) else EXIT_ERROR
     return EXIT_LOST_FRAMES if any(row.lost for row in rows) else EXIT_OK
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from bsdnet.errors import BsdnetError, ConfigError
+from bsdnet.errors import BsdnetError, ConfigError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,6 @@ def configure_logging(name: str, *, debug: bool, level: int = logging.NOTSET) ->
         logging.getLogger(package).setLevel(logging.DEBUG if debug else level)
     logging.getLogger("bsdnet.runtime.engine_cache").setLevel(logging.INFO)  # building can take minutes: say so
     _warn_of_two_opencvs()
-
-
-def one_line(error: Exception) -> str:
-    """Tell an error to the user."""
-    message = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        message = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    return " ".join(message.split())
 
 
 def _open_missing_streams() -> None:

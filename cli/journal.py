@@ -104,7 +104,7 @@ def stamp(source: str) -> list[int]:
     if path.is_dir():
         files = list(path.iterdir())
     else:
-        files = [path] if path.is_file() else [Path(name) for name in glob.glob(source)]  # noqa: PTH207 - absolute ones too
+        files = [path] if path.is_file() else [*map(Path, glob.glob(source, recursive=True))]  # noqa: PTH207 - absolute ones too
     stats = [file.stat() for file in files if file.is_file()]
     return [sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
 

@@ -15,7 +15,7 @@ import torch
 from click.core import ParameterSource
 
 from bsdnet.checkpoint import sha256_of
-from bsdnet.errors import BsdnetError, ConfigError
+from bsdnet.errors import BsdnetError, ConfigError, one_line
 from bsdnet.machine import describe_measurement
 from trainer.data import (
     DATASETS,
@@ -228,10 +228,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (click.Abort, KeyboardInterrupt):
         click.echo("bsdnet-train: stopped; a run that has saved a state goes on with --resume", err=True)
         sys.exit(128 + signal.SIGINT)
-    except BsdnetError as error:
+    except (BsdnetError, OSError) as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"bsdnet-train: error: {error}", err=True)
+        click.echo(f"bsdnet-train: error: {one_line(error)}", err=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
     sys.exit(0)
 

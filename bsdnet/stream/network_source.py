@@ -173,12 +173,11 @@ def _open(address: str, policy: ReconnectPolicy) -> InputContainer:
 
 def _host_is_known(address: str) -> bool:
     """Tell whether an address's host can be resolved. One that cannot be told from the rest may well be."""
-    host = urlsplit(public_name(address)).hostname
-    if host in (None, "..."):
-        return True
     try:
-        socket.getaddrinfo(host, None)
-    except (socket.gaierror, UnicodeError):  # the latter for what cannot be a name
+        host = urlsplit(public_name(address)).hostname
+        if host not in (None, "..."):
+            socket.getaddrinfo(host, None)
+    except (socket.gaierror, ValueError):  # the latter for what cannot be a name
         return False
     return True
 

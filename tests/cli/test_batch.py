@@ -162,6 +162,26 @@ def test_a_failure_does_not_stop_the_others_and_wins_over_losses(run: Run, clips
     assert "was done before" in lossy.stdout
 
 
+def test_wrong_options_alone_are_wrong_usage(run: Run, clips: Path):
+    assert run("a.mp4", "b.mkv", "-o", "out/", "--crf", "99").exit_code == 2
+    assert run("a.mp4", "sub", "-o", "out/", "--fps", "9").exit_code == 1, "there may be pictures in sub later"
+
+
+def test_a_source_that_may_not_be_looked_at_does_not_stop_the_others(run: Run, clips: Path):
+    name = "x" * 300  # root may look at everything, but not at such a name
+    result = run(f"{name}.mp4", "a.mp4", "-o", "out/")
+    assert (result.exit_code, outputs()) == (1, {"a.mp4"})
+    assert "File name too long" in result.stdout
+
+
+def test_pictures_below_a_pattern_are_part_of_its_stamp(run: Run, clips: Path):
+    Path("deep/down").mkdir(parents=True)
+    shutil.copy(_png(clips), "deep/down/0.png")
+    assert rows(run("deep/**/*.png", "a.mp4", "-o", "out/"))[0][1] == "1"
+    shutil.copy(_png(clips), "deep/down/1.png")
+    assert rows(run("deep/**/*.png", "a.mp4", "-o", "out/", "-y"))[0][1] == "2"
+
+
 def test_masks_go_into_folders_of_their_own(run: Run, clips: Path):
     assert run("a.mp4", "b.mkv", "-o", "out/", "--masks", "masks").exit_code == 0
     assert {path.name: len(list(path.iterdir())) for path in Path("masks").iterdir()} == {"a": 5, "b": 3}

@@ -240,7 +240,8 @@ class TestAddresses:
             open_source("gopher://me:secret@host/1")
 
     @pytest.mark.parametrize(
-        "address", ["rtsp://me:secret@host.invalid/1", "http://.invalid/", "tcp://host.invalid:99"]
+        "address",
+        ["rtsp://me:secret@host.invalid/1", "http://.invalid/", "tcp://host.invalid:99", "rtsp://[camera.local]/1"],
     )
     def test_a_host_that_nobody_knows(self, address):
         with pytest.raises(SourceError, match="no host of that name is known") as raised:

@@ -26,6 +26,11 @@ def test_errors_are_one_line(street_camvid: Path, trained: Path, tmp_path: Path)
     (tmp_path / "kept.pt").replace(trained / "state.pt")
 
 
+def test_a_path_that_the_system_refuses_is_one_line(tmp_path: Path):
+    name = "x" * 300
+    assert_one_line(train(tmp_path / name, tmp_path / "run"), f"{name}", "File name too long")
+
+
 def test_what_cannot_be_written_is_one_line(street_camvid: Path, tmp_path: Path):
     for name, words in (
         ("state.pt.part", "the run's state cannot be written to"),
