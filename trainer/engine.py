@@ -4,7 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, Protocol, cast
 
@@ -204,14 +204,16 @@ class Loop:
             enabled=self._processes.is_main,
             tensorboard=options.tensorboard,
         ) as monitor:
+            if self._is_due(self._progress.iteration):  # killed while it was evaluated, or before that was written down
+                self._evaluate(monitor)
+                self._save()
             for images, targets, data_s in _timed(task.batches(self._progress.iteration)):
                 step = self._step(images, targets, data_s)
                 self._read(monitor)
                 self._unread = step
-                self._progress = Progress(iteration=step.iteration + 1, best_score=self._progress.best_score)
-                iteration = self._progress.iteration
-                last = iteration == task.iterations
-                judging = last or iteration % options.eval_every == 0
+                iteration = step.iteration + 1
+                self._progress = replace(self._progress, iteration=iteration)
+                judging = self._is_due(iteration)
                 if judging:
                     self._read(monitor)
                     self._save()  # whatever happens in the evaluation, which may take long, the steps are kept
@@ -226,6 +228,11 @@ class Loop:
         if self._progress.iteration == task.iterations and self._processes.is_main:
             task.save_weights(self._best_network(), self._folder / "last.safetensors")
         return self._progress
+
+    def _is_due(self, iteration: int) -> bool:
+        """Whether an evaluation is to follow a step."""
+        planned = iteration == self._task.iterations or iteration % self._options.eval_every == 0
+        return planned and iteration != self._progress.evaluated_at
 
     def _step(self, images: Tensor, targets: Tensor, data_s: float) -> _Step:
         recipe, iteration = self._task.recipe, self._progress.iteration
@@ -307,7 +314,8 @@ class Loop:
         if score > self._progress.best_score:
             if self._processes.is_main:
                 self._task.save_weights(network, self._folder / "best.safetensors")
-            self._progress = Progress(iteration=self._progress.iteration, best_score=score)
+            self._progress = replace(self._progress, best_score=score)
+        self._progress = replace(self._progress, evaluated_at=self._progress.iteration)
 
     def _best_network(self) -> nn.Module:
         """Give the network whose weights are kept: the moving average where there is one."""

@@ -22,6 +22,8 @@ class Progress:
     """Steps done."""
     best_score: float = -1.0
     """Best evaluation so far, 0 to 1; -1 before the first."""
+    evaluated_at: int = 0
+    """Steps that were done when the network was last evaluated."""
 
 
 class Stateful(Protocol):
@@ -55,6 +57,7 @@ def save_state(
         "description": dict(description),
         "iteration": progress.iteration,
         "best_score": progress.best_score,
+        "evaluated_at": progress.evaluated_at,
     }
     partial = folder / f"{FILE_NAME}.part"
     try:
@@ -93,7 +96,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful | None], description: 
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(content["parts"][name])
-        return Progress(iteration=content["iteration"], best_score=content["best_score"])
+        return Progress(**{name: content[name] for name in ("iteration", "best_score", "evaluated_at")})
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise TrainingError(f"{path} is the state of another run: {reason}") from error

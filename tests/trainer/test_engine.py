@@ -87,7 +87,7 @@ def test_evaluations_at_their_steps_and_at_the_end_keep_the_best(tmp_path: Path)
     assert task.seen == [
         ("evaluate", 4), (best, 4), ("evaluate", 8), ("evaluate", 12), (best, 12), ("evaluate", 15), (last, 15),
     ]  # fmt: skip
-    assert progress == Progress(iteration=15, best_score=0.7)
+    assert progress == Progress(iteration=15, best_score=0.7, evaluated_at=15)
     assert task.network.training
 
 
@@ -156,6 +156,41 @@ def test_a_moving_average_resumes(tmp_path: Path):
     assert torch.equal(resumed.judged[-1], whole.judged[-1])
 
 
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches a signal that kills."""
+
+
+@pytest.mark.parametrize("step", [4, 10])
+@pytest.mark.parametrize("when", ["evaluate", "save_weights"])
+def test_an_evaluation_that_was_killed_is_made_on_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, when: str
+):
+    task, whole, resumed = (Line(scores=[0.2, 0.6, 0.9]) for _ in range(3))
+    run(whole, tmp_path / "whole")
+
+    def kill(*_: object) -> float:
+        if task.steps == step:
+            raise Killed
+        return 0.2
+
+    monkeypatch.setattr(task, when, kill)
+    with pytest.raises(Killed):
+        run(task, tmp_path / "run")
+    resumed.scores = resumed.scores[{4: 0, 10: 2}[step] :]
+    progress = run(resumed, tmp_path / "run", resume=True)
+    assert torch.equal(resumed.judged[0], whole.judged[{4: 0, 10: 2}[step]])
+    assert torch.equal(resumed.judged[-1], whole.judged[-1])
+    assert progress.best_score == 0.9
+    assert ("best.safetensors", resumed.steps) in resumed.seen
+
+
+def test_what_was_evaluated_is_not_evaluated_again(tmp_path: Path):
+    task, resumed = Line(), Line()
+    run(task, tmp_path, should_stop=lambda: task.steps == 4)
+    run(resumed, tmp_path, resume=True)
+    assert [step for what, step in resumed.seen if what == "evaluate"] == [8, 10]
+
+
 def test_fp16_scales_its_gradients_and_leaves_out_a_step_that_overflows(tmp_path: Path):
     """The first scale of 65536 overflows this loss: the weights must not take that step, and the run goes on."""
     task = Line(recipe=replace(RECIPE, precision="fp16"), scale=1e33, iterations=40)
@@ -212,7 +247,7 @@ def test_a_stop_saves_the_step_that_was_running(tmp_path: Path):
     resumed, whole = Line(), Line()
     progress = run(resumed, tmp_path, resume=True)
     run(whole, tmp_path / "whole")
-    assert progress == Progress(iteration=10, best_score=0.5)
+    assert progress == Progress(iteration=10, best_score=0.5, evaluated_at=10)
     assert torch.equal(resumed.network.weight, whole.network.weight)
     assert [step for name, step in resumed.seen if name == "evaluate"] == [8, 10]
 
