@@ -163,6 +163,9 @@ class StatsFile:
             if path.is_file() and path.stat().st_size:
                 self._check_old_lines()
             self._file = path.open("ab", buffering=0)
+            self._is_pipe = path.is_fifo()
+            if self._is_pipe:  # a reader that sleeps must not stop the run
+                os.set_blocking(self._file.fileno(), False)
         except OSError as error:
             raise SinkError(f"{path} cannot be opened for statistics: {error.strerror}") from error
 
@@ -174,9 +177,12 @@ class StatsFile:
         except OSError as error:
             self._fail(error.strerror or str(error))
             return
+        if written is None:
+            self._fail("nobody reads them")
+            return
         self._is_torn = written != len(line)
         if self._is_torn:
-            self._fail("no space left for a whole line")
+            self._fail("nobody reads them" if self._is_pipe else "no space left for a whole line")
 
     def __enter__(self) -> Self:
         return self

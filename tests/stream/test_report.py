@@ -1,5 +1,6 @@
 import json
 import logging
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,6 +102,21 @@ class TestStatsFile:
         assert [record.getMessage() for record in caplog.records] == [
             "statistics cannot be written to /dev/full: No space left on device; the run goes on"
         ]
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+    def test_a_pipe_that_nobody_reads_stops_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+        os.mkfifo(tmp_path / "pipe")
+        reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+        with open(reader, "rb", buffering=0) as pipe, StatsFile(tmp_path / "pipe") as file:  # noqa: PTH123 - a number
+            for number in range(2000):
+                file.write({"number": number, "filling": 100 * "x"})
+            (record,) = caplog.records
+            assert "nobody reads them; the run goes on" in record.getMessage()
+            before = pipe.read(2**20)
+            file.write({"number": -1})
+            lines = (before + pipe.read(2**20)).splitlines()
+        assert json.loads(lines[-1]) == {"number": -1}
+        assert [json.loads(line)["number"] for line in lines[:300]] == list(range(300))
 
     def test_half_a_line_is_ended_before_the_next_one(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         path = tmp_path / "stats.jsonl"
