@@ -15,15 +15,19 @@ class Jobs(QObject):
     """Starts threads and hands what comes of them to the thread that made this object.
 
     The threads do not keep the process: what hangs in a driver or a compiler is left behind.
+
+    Args:
+        parent: Qt's owner.
+        beside: whose `wait` is for the threads of this object too; None for nobody's.
     """
 
     _outcome = Signal(object)
 
-    def __init__(self, parent: QObject | None = None) -> None:
+    def __init__(self, parent: QObject | None = None, *, beside: "Jobs | None" = None) -> None:
         super().__init__(parent)
-        self._lock = threading.Lock()
         self._closed = False
-        self._threads: set[threading.Thread] = set()
+        self._lock: threading.Lock = beside._lock if beside else threading.Lock()
+        self._threads: set[threading.Thread] = beside._threads if beside else set()
         self._outcome.connect(lambda call: call())
 
     def start(

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,11 +33,35 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
     return int(match[2]), int(match[1])
 
 
+def parse_device(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Take the name of a device, which this machine need not have."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise click.BadParameter(f"{value!r} is none; expected auto, cpu, cuda or cuda:N", context, parameter)
+    return value
+
+
+def parse_weights(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Take a name or a path of weights, but not an empty one, as an unset variable of a script gives."""
+    if value == "":
+        raise click.BadParameter("the name is empty", context, parameter)
+    return value
+
+
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("source", required=False)
 @click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Open camera number N, from 0.")
-@click.option("--weights", help="Weights: s, or a .safetensors file from bsdnet-train.  [default: s]")
-@click.option("--device", default="auto", show_default=True, help="Where to compute: auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--weights",
+    callback=parse_weights,
+    help="Weights: s, b, or a .safetensors file from bsdnet-train.  [default: s]",
+)
+@click.option(
+    "--device",
+    callback=parse_device,
+    default="auto",
+    show_default=True,
+    help="Where to compute: auto, cpu, cuda or cuda:N.",
+)
 @click.option(
     "--backend",
     type=click.Choice(["auto", "eager", "compile", "cudagraph", "tensorrt"]),
@@ -108,11 +133,13 @@ def run(spec: str | None, choice: "EngineChoice", smooth: bool | None) -> int:
     if smooth is not None:
         window.engine.smooth.setChecked(smooth)
     window.show()
+    came = _close_on_signals(window)
     QTimer.singleShot(0, lambda: _begin(window, spec, choice))  # once the window is there
-    code = app.exec()
-    if code == _LEFT_BEHIND:  # a thread hangs in a driver or a compiler; Python would wait for it
+    outcome = app.exec()
+    code = 128 + came[0] if came else 0
+    if outcome == _LEFT_BEHIND:  # a thread hangs in a driver or a compiler; Python would wait for it
         logging.shutdown()
-        os._exit(0)
+        os._exit(code)
     return code
 
 
@@ -123,6 +150,26 @@ def _begin(window: Any, spec: str | None, choice: "EngineChoice") -> None:  # no
     window.player.network.choose(choice)
     if spec is not None:
         window.open(spec)
+
+
+def _close_on_signals(window: Any) -> list[int]:  # noqa: ANN401 - imported with Qt only
+    """Have Ctrl-C, SIGTERM and a closed terminal close the window, which finishes a recording; gives those that came.
+
+    Python notes them when it runs next, which the window's statistics see to four times a second.
+    """
+    from PySide6.QtCore import QTimer
+
+    came: list[int] = []
+
+    def close(number: int, _frame: object) -> None:
+        came.append(number)
+        QTimer.singleShot(0, window.close)  # not in the middle of whatever Python runs now
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # not all systems have the last
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, close)
+    return came
 
 
 def _choice(options: dict[str, Any]) -> "EngineChoice":

@@ -67,11 +67,12 @@ class Player(QObject):
     ) -> None:
         super().__init__(parent)
         self._open_source = open_source
-        self._jobs = Jobs(self)
-        self.network = EngineHolder(self._jobs, load, self)
+        self.jobs = Jobs(self)
+        """What takes its time; `closed` comes when all of it has ended."""
+        self.network = EngineHolder(self.jobs, load, self)
         self.network.replaced.connect(self._engine_replaced)
         self.network.failed.connect(self._lack_network)
-        self.recording = Recording(self._jobs, self)
+        self.recording = Recording(self.jobs, self)
         self.recording.failed.connect(self.notice)
         self._phase = Phase.EMPTY
         self._spec = ""
@@ -137,7 +138,7 @@ class Player(QObject):
         self._spec = spec
         number = self._opening
         self._set_phase(Phase.OPENING)
-        self._jobs.start(
+        self.jobs.start(
             "open",
             lambda: self._open_source(spec),
             done=lambda source: self._source_opened(number, source),
@@ -164,8 +165,8 @@ class Player(QObject):
             self._command(lambda pipeline: pipeline.pause(), Phase.PAUSED)
         elif self._phase is Phase.PAUSED:
             self._command(lambda pipeline: pipeline.resume(), Phase.PLAYING)
-        elif self._phase is Phase.ENDED:
-            self._restart()
+        elif self._phase is Phase.ENDED and self._info is not None:
+            self._play_from(0.0) if self._info.seekable else self.open(self._spec)
 
     def step(self) -> None:
         """Show the next frame; pauses first."""
@@ -179,7 +180,7 @@ class Player(QObject):
         if self._phase is Phase.PLAYING:
             self.toggle()
         if self._info is not None and self._info.fps > 0:
-            self.seek_by(-1 / self._info.fps)
+            self.seek_by(-0.5 / self._info.fps)  # a whole frame would miss one where timestamps are rounded
 
     def seek(self, time_s: float) -> None:
         """Go to a time of the file in seconds."""
@@ -188,7 +189,10 @@ class Player(QObject):
         time_s = max(0.0, time_s)
         if self._phase is Phase.ENDED:
             self._set_phase(Phase.PAUSED)
-        self._command(lambda pipeline: pipeline.seek(time_s), self._phase)
+        if self._phase is Phase.PLAYING:  # the pipeline may have paused at its end a moment ago, unseen by `_watch`
+            self._play_from(time_s)
+        else:
+            self._command(lambda pipeline: pipeline.seek(time_s), self._phase)
 
     def hold(self, held: bool) -> None:
         """Pause while the user drags the position, and play on afterwards."""
@@ -254,7 +258,7 @@ class Player(QObject):
 
     def _source_opened(self, number: int, source: VideoSource) -> None:
         if number != self._opening:
-            self._jobs.start("close", source.close)
+            self.jobs.start("close", source.close)
             return
         self._source = source
         self._begin()
@@ -304,8 +308,8 @@ class Player(QObject):
             ended = SourceError("the stream has ended: its sender sends no more")
             self._fail(stream_problem(self._spec, pipeline.error or ended))
         elif self._phase is Phase.PLAYING and pipeline.state.value == "paused" and pipeline.at_end:
-            if self.loop:
-                self._restart()
+            if self.loop and self._info.seekable:
+                self._play_from(0.0)
             else:
                 self._set_phase(Phase.ENDED)
         elif self._info.live:
@@ -314,12 +318,12 @@ class Player(QObject):
                 self._silent = silent_s > 0
                 self.silent.emit(silent_s)
 
-    def _restart(self) -> None:
-        def begin_again(pipeline: "StreamPipeline") -> None:
-            pipeline.seek(0.0)
+    def _play_from(self, time_s: float) -> None:
+        def go_and_play(pipeline: "StreamPipeline") -> None:
+            pipeline.seek(time_s)
             pipeline.resume()
 
-        self._command(begin_again, Phase.PLAYING)
+        self._command(go_and_play, Phase.PLAYING)
 
     def _command(self, command: "Callable[[StreamPipeline], None]", phase: Phase) -> None:
         """Give a command; a pipeline that has just ended takes none, which `_watch` will see."""
@@ -343,9 +347,9 @@ class Player(QObject):
         self._info = None
         self._silent = False
         if source is not None:
-            self._jobs.start("close", source.close)
+            self.jobs.start("close", source.close)
         if pipeline is not None:
-            self._jobs.start("stop", pipeline.stop)
+            self.jobs.start("stop", pipeline.stop)
 
     def _fail(self, problem: Problem) -> None:
         self._stop_stream()
@@ -367,8 +371,8 @@ class Player(QObject):
         self._stop_stream()
         self._composer.close()
         self.network.close()
-        self._jobs.start("end", lambda: self._jobs.wait(CLOSE_S), done=self._ended)
+        self.jobs.start("end", lambda: self.jobs.wait(CLOSE_S), done=self._ended)
 
     def _ended(self, all_threads: bool) -> None:
-        self._jobs.close()
+        self.jobs.close()
         self.closed.emit(all_threads)

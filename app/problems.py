@@ -3,7 +3,6 @@
 import os
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 from bsdnet.errors import BackendError, BsdnetError, CheckpointError, SourceError
 
@@ -39,14 +38,13 @@ def source_problem(spec: str, error: BaseException) -> Problem:
     if "://" in spec:
         advice = "Check the address, the network and that the sender is running, then try again."
         return Problem(title="The stream cannot be opened", text=text, advice=advice)
-    path = Path(spec)
-    if path.exists() and not os.access(path, os.R_OK):
+    if _is_forbidden(spec):
         advice = "Change the file's permissions, or open a copy that is yours."
         return Problem(title="No permission to read this file", text=text, advice=advice)
-    if not path.exists() and isinstance(error, SourceError):
+    if not os.path.exists(spec) and isinstance(error, SourceError):  # noqa: PTH110 - Path's raises if it cannot tell
         advice = "Check the name, or choose another file."
         return Problem(title="There is no such file", text=text, advice=advice)
-    if path.is_dir():
+    if os.path.isdir(spec):  # noqa: PTH112 - as above
         advice = "Choose a folder that holds images, or a video file."
         return Problem(title="There is nothing to show in this folder", text=text, advice=advice)
     return Problem(
@@ -86,6 +84,18 @@ def sentence(error: BaseException) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
+def _is_forbidden(path: str) -> bool:
+    """Tell whether a file may not be read, or not even be looked for."""
+    try:
+        os.stat(path)  # noqa: PTH116 - one name for all that is asked about it
+    except PermissionError:
+        return True
+    except (OSError, ValueError):  # ValueError: no file can have this name
+        return False
+    return not os.access(path, os.R_OK)
+
+
 def _camera_is_forbidden(device: str) -> bool:
-    path = Path(f"/dev/video{device}" if device.isdecimal() else device)
-    return sys.platform == "linux" and path.exists() and not os.access(path, os.R_OK | os.W_OK)
+    path = f"/dev/video{device}" if device.isdecimal() else device
+    exists = os.path.exists(path)  # noqa: PTH110 - Path's raises if it cannot tell
+    return sys.platform == "linux" and exists and not os.access(path, os.R_OK | os.W_OK)

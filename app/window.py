@@ -46,7 +46,7 @@ class Window(QMainWindow):
         super().__init__()
         self.player = player
         self.settings = settings
-        self._jobs = Jobs(self)
+        self._jobs = Jobs(self, beside=player.jobs)  # what is being saved is waited for, but nobody is told
         self.appearance = Appearance(settings)
         self.opening = Opening(self, self._jobs)
         self.actions_by_name = make_actions(self)
@@ -192,19 +192,20 @@ class Window(QMainWindow):
         """Show the panels where there is use for them, or never."""
         self.settings.sidebar = shown
         self.actions_by_name["sidebar"].setChecked(shown)
-        self._place_sidebar()
+        self._place_parts()
 
-    def _place_sidebar(self) -> None:
-        useful = self.player.phase in (*_WITH_PICTURE, Phase.FAILED) and not self.isFullScreen()
+    def _place_parts(self) -> None:
+        """Show what stands around the picture where there is use for it, and nothing of it in full screen."""
+        full, phase = self.isFullScreen(), self.player.phase
+        self.bar.setVisible(not full)
+        self.transport.setVisible(not full and phase in _WITH_PICTURE)
+        useful = not full and phase in (*_WITH_PICTURE, Phase.FAILED)
         self.sidebar.setVisible(useful and self.settings.sidebar)
 
     def toggle_full_screen(self) -> None:
         """Give all the screen to the picture, or not."""
-        full = not self.isFullScreen()
-        for widget in (self.bar, self.transport):
-            widget.setVisible(not full)
-        self.showFullScreen() if full else self.showNormal()
-        self._place_sidebar()
+        self.showNormal() if self.isFullScreen() else self.showFullScreen()
+        self._place_parts()
 
     def show_shortcuts(self) -> None:
         """Show the sheet of all keys."""
@@ -234,9 +235,9 @@ class Window(QMainWindow):
     def _show_phase(self, phase: Phase) -> None:
         self.transport.set_phase(phase)
         shown = phase in _WITH_PICTURE
-        for part in (self.transport, self.classes, self.performance, *self.bar.view_controls):
+        for part in (self.classes, self.performance, *self.bar.view_controls):
             part.setVisible(shown)
-        self._place_sidebar()
+        self._place_parts()
         if not shown:
             self.video.clear()
             self.performance.graph.clear()

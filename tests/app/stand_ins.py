@@ -136,6 +136,7 @@ def open_stand_in(spec: str) -> VideoSource:
     sources = {
         "clip": lambda: clip(5000),
         "short": lambda: clip(5),
+        "unseekable": lambda: FakeSource(5, seekable=False),
         "camera:0": StandInCamera,
         "hangs-in-read": lambda: FakeSource(100, live=True, hang_at=5),
         "hangs-in-seek": lambda: FakeSource(5000, hang_in_seek=True, read_s=0.005),

@@ -4,6 +4,8 @@ import time
 
 import pytest
 
+from app import keeping
+from app.cameras import Camera
 from app.engine import EngineChoice
 from app.phase import Phase
 from app.player import CLOSE_S
@@ -81,6 +83,34 @@ def test_recording(qtbot, start, settings):
     qtbot.waitUntil(lambda: window.player.stats.frames_out > before + 5, timeout=WAIT_MS)
     close(qtbot, window)
     assert [path.suffix for path in settings.folder.iterdir()] == [".mp4"], "it is finished, with nothing beside it"
+
+
+def test_saving(qtbot, start, settings, monkeypatch):
+    save = keeping.save_png
+
+    def save_slowly(*arguments):
+        time.sleep(0.5)
+        return save(*arguments)
+
+    monkeypatch.setattr(keeping, "save_png", save_slowly)
+    window = start("clip")
+    there = []
+    window.player.closed.connect(lambda _: there.extend(path.suffix for path in settings.folder.glob("*")))
+    window.actions_by_name["save"].trigger()
+    close(qtbot, window)
+    assert there == [".png"], "it is there before the process may end"
+
+
+def test_looking_for_cameras(qtbot, window, monkeypatch):
+    def list_slowly():
+        time.sleep(0.3)
+        return [Camera(number=0, name="Front")]
+
+    monkeypatch.setattr("app.opening.list_cameras", list_slowly)
+    window.opening.ask_camera()
+    close(qtbot, window)
+    qtbot.wait(50)
+    assert window.player.spec == "", "nothing is opened any more"
 
 
 def test_changing_the_network(qtbot, start):

@@ -41,6 +41,18 @@ def test_what_comes_too_late_is_given_up_where_it_was_made(qtbot, jobs):
     assert unwanted == ["source"]
 
 
+def test_threads_beside_others_are_waited_for_with_them(qtbot, jobs):
+    gate, beside = threading.Event(), Jobs(beside=jobs)
+    beside.start("save", lambda: gate.wait(5), done=pytest.fail)
+    beside.close()
+    assert not jobs.wait(0.05)
+    gate.set()
+    assert jobs.wait(5)
+    seen = []
+    jobs.start("go on", lambda: 1, done=seen.append)
+    qtbot.waitUntil(lambda: seen == [1], timeout=5000)
+
+
 def test_all_threads_share_one_deadline(jobs):
     for seconds in (1.0, *[0.1] * 7):
         jobs.start("take", lambda seconds=seconds: time.sleep(seconds))

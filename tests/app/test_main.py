@@ -1,6 +1,7 @@
 """The command: its options, and that its process ends."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -53,11 +54,27 @@ def test_smooth(ran, option, smooth):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["a.mp4", "--camera", "0"], ["--size", "640"], ["--size", "31x400"], ["--camera", "-1"]]
+    "arguments",
+    [
+        ["a.mp4", "--camera", "0"],
+        ["--size", "640"],
+        ["--size", "31x400"],
+        ["--camera", "-1"],
+        ["--device", "gpu"],
+        ["--weights", ""],
+    ],
 )
 def test_wrong_usage(ran, arguments):
     assert CliRunner().invoke(app.main.cli, arguments).exit_code == 2
     assert not ran
+
+
+@pytest.mark.parametrize("wrong", [["--device", "gpu"], ["--device", "cuda:x"], ["--weights", ""]])
+def test_what_bsdnet_run_refuses_is_refused_in_the_same_words(ran, wrong):
+    ours = CliRunner().invoke(app.main.cli, ["street.mp4", *wrong])
+    theirs = CliRunner().invoke(cli.run.cli, ["street.mp4", "-o", "out.mp4", *wrong])
+    assert ours.exit_code == theirs.exit_code == 2
+    assert ours.output.splitlines()[-1] == theirs.output.splitlines()[-1]
 
 
 def test_every_option_is_explained():
@@ -104,6 +121,28 @@ app.main.main([])
 """
 
 
+RECORDS = """
+import signal
+from pathlib import Path
+
+import app.main
+from PySide6.QtCore import QTimer
+from tests.app.stand_ins import StandInSegmenter, open_stand_in
+
+def begin(window, spec, choice):
+    player = window.player
+    player._open_source, player.network._load = open_stand_in, StandInSegmenter
+    player.network.choose(choice)
+    window.open("clip")
+    player.frame_ready.connect(lambda: player.recording.start(Path({folder!r})))
+    player.recording.changed.connect(lambda path: path and QTimer.singleShot(300, lambda: print("now", flush=True)))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, whatever started the tests
+app.main._begin = begin
+app.main.main([])
+"""
+
+
 SMOOTH = """
 import app.main
 from PySide6.QtCore import QTimer
@@ -128,6 +167,26 @@ def test_smooth_reaches_the_network_and_is_remembered(tmp_path):
         assert process.returncode == 0, process.stderr
         shown.append(process.stdout.strip())
     assert shown == ["True", "True", "False", "False"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process without asking it")
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_closes_the_window_and_finishes_the_recording(tmp_path, name, code):
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "XDG_CONFIG_HOME": str(tmp_path)}
+    folder = tmp_path / "kept"
+    with subprocess.Popen(
+        [sys.executable, "-c", RECORDS.format(folder=str(folder))],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        try:
+            assert process.stdout.readline() == "now\n"
+            process.send_signal(getattr(signal, name))
+            _, stderr = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
+    assert [path.suffix for path in folder.iterdir()] == [".mp4"], "with no .part beside it"
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path):

@@ -1,5 +1,6 @@
 """Small parts: settings, names, cameras, words for problems, icons."""
 
+import errno
 import sys
 from pathlib import Path
 
@@ -95,6 +96,7 @@ def test_lists_the_cameras_that_give_pictures(tmp_path):
         ("camera:77", "The camera gives no picture"),
         ("rtsp://x/1", "The stream cannot be opened"),
         ("nowhere.mp4", "There is no such file"),
+        ("x" * 5000, "There is no such file"),  # the name is too long to ask for
         (__file__, "This cannot be shown"),
     ],
 )
@@ -127,6 +129,17 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     path.touch()
     assert source_problem(str(path), SourceError("denied")).title == "No permission to read this file"
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def refuse(path, **_options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("app.problems.os.stat", refuse)
+    path = str(tmp_path / "a.mp4")
+    problem = source_problem(path, PermissionError(errno.EACCES, "Permission denied", path))
+    assert problem.title == "No permission to read this file"
+    assert problem.text == f"{path}: Permission denied."
 
 
 def test_a_camera_that_may_not_be_used(monkeypatch):

@@ -1,12 +1,15 @@
 """The player: what it shows, what it says, and that nothing makes it wait."""
 
 import time
+from fractions import Fraction
 
 import pytest
 
 from app.engine import EngineChoice
 from app.phase import Phase
 from bsdnet.errors import BackendError, CheckpointError
+from bsdnet.stream.source import open_source
+from tests.stream.media import numbered, write_clip
 
 from . import stand_ins
 from .conftest import WAIT_MS, until_written
@@ -73,6 +76,19 @@ def test_goes_back_a_frame(qtbot, playing):
     assert playing.phase is Phase.PAUSED
 
 
+def test_goes_back_through_every_frame_whose_timestamps_are_rounded(qtbot, playing, tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mkv", [numbered(number) for number in range(20)], time_base=Fraction(1, 30))
+    monkeypatch.setattr(playing, "_open_source", open_source)
+    playing.open(str(path))
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+    seen = [19]
+    for _ in range(6):
+        qtbot.waitUntil(lambda: round(playing._position_s * 30) <= seen[-1], timeout=WAIT_MS)
+        seen[-1:] = [round(playing._position_s * 30), seen[-1] - 1]
+        playing.step_back()
+    assert seen[:-1] == [19, 18, 17, 16, 15, 14]
+
+
 def test_dragging_pauses_and_plays_on(playing):
     playing.hold(True)
     assert playing.phase is Phase.PAUSED
@@ -91,6 +107,29 @@ def test_ends_and_begins_again(qtbot, playing):
     assert playing.phase is Phase.PLAYING
     qtbot.waitUntil(lambda: playing.stats.frames_out >= 10, timeout=WAIT_MS)
     qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+
+
+def test_what_cannot_be_sought_in_ends_and_is_opened_again(qtbot, playing):
+    playing.loop = True
+    playing.open("unseekable")
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+    first = stand_ins.opened[-1]
+    playing.toggle()
+    qtbot.waitUntil(lambda: playing.phase is Phase.PLAYING, timeout=WAIT_MS)
+    assert stand_ins.opened[-1] is not first
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+
+
+def test_a_seek_right_after_the_last_frame_plays_on(qtbot, playing):
+    playing.open("short")
+    qtbot.waitUntil(lambda: playing.phase is Phase.PLAYING, timeout=WAIT_MS)
+    playing._poll.stop()  # it comes too late to see the end
+    qtbot.waitUntil(lambda: playing._pipeline.at_end and playing._pipeline.state.value == "paused", timeout=WAIT_MS)
+    playing.seek(0.0)
+    playing._poll.start()
+    assert playing.phase is Phase.PLAYING
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+    assert playing.stats.frames_out >= 10
 
 
 def test_another_network_is_made_ready_for_what_plays_before_it_takes_over(qtbot, playing, loads):

@@ -141,6 +141,26 @@ def test_plays_and_pauses_with_the_space_bar(qtbot, start):
     assert window.player.phase is Phase.PLAYING
 
 
+def test_nothing_stands_around_the_picture_in_full_screen(qtbot, start):
+    window = start("clip")
+    around = (window.bar, window.transport, window.sidebar)
+    window.actions_by_name["full-screen"].trigger()
+    for phase in (Phase.PAUSED, Phase.PLAYING):
+        window.player.toggle()
+        assert window.player.phase is phase
+        assert not any(part.isVisible() for part in around)
+    window.actions_by_name["leave"].trigger()
+    assert all(part.isVisible() for part in around)
+
+
+def test_without_a_picture_full_screen_leaves_no_transport_behind(window):
+    for full in (True, False):
+        window.actions_by_name["full-screen"].trigger()
+        assert window.isFullScreen() is full
+        assert window.bar.isVisible() is not full
+        assert not window.transport.isVisible()
+
+
 def test_a_button_in_focus_keeps_the_space_bar(qtbot, start):
     window = start("clip")
     qtbot.keyClick(window.transport.loop, Qt.Key.Key_Space)
