@@ -24,7 +24,7 @@ class Recorder(VideoSink):
 
     It is no live sink: no frame is lost, and a computer that cannot encode as fast as the stream comes shows it as
     slowly as it writes. There is no sound, since who records may pause, seek and change the speed; after a seek the
-    recording goes on without a gap.
+    recording goes on without a gap. A paused frame that is labelled anew is not recorded again.
 
     Args:
         ended: told on any thread that a recording has ended, and what it failed of if it did.
@@ -40,7 +40,7 @@ class Recorder(VideoSink):
         self._file: FileSink | None = None
         self._path = Path()
         self._info: StreamInfo | None = None
-        self._last: tuple[int, int] | None = None  # epoch and output pts of the last frame
+        self._last: tuple[int, int, int] | None = None  # epoch, pts and output pts of the last frame
         self._shift = 0
         self.look = Look()
         """How coming frames are drawn; set from any thread."""
@@ -79,7 +79,7 @@ class Recorder(VideoSink):
     def write(self, result: StreamResult) -> None:
         """Write one frame if a recording is under way."""
         with self._lock:
-            if self._file is None:
+            if self._file is None or self._is_seen_anew(result):
                 return
             try:
                 self._file.write(self._drawn(result))
@@ -107,12 +107,20 @@ class Recorder(VideoSink):
         rendered = renderer.render_picture(frame.picture, prediction.labels)
         return StreamResult(frame=frame, prediction=replace(prediction, rendered=rendered))
 
+    def _is_seen_anew(self, result: StreamResult) -> bool:
+        """Whether a seek went to the frame that was the last: the next one follows it as if there had been none."""
+        epoch, pts = result.frame.epoch, result.frame.pts
+        if self._last is None or epoch == self._last[0] or pts != self._last[1]:
+            return False
+        self._last = epoch, pts, self._last[2]
+        return True
+
     def _place(self, result: StreamResult) -> int:
         """Move the frame's time so that a seek leaves no gap."""
         epoch, pts = result.frame.epoch, result.frame.pts + self._shift
         if self._last is not None and self._info is not None and epoch != self._last[0]:
             step = max(1, round(1 / (self._info.fps or _FALLBACK_FPS) / self._info.time_base))
-            self._shift += self._last[1] + step - pts
-            pts = self._last[1] + step
-        self._last = epoch, pts
+            self._shift += self._last[2] + step - pts
+            pts = self._last[2] + step
+        self._last = epoch, result.frame.pts, pts
         return pts

@@ -51,6 +51,20 @@ def test_a_seek_leaves_no_gap_in_a_recording(qtbot, playing, tmp_path):
     assert min(gaps) > 0
 
 
+def test_a_paused_frame_that_is_labelled_anew_is_recorded_once(qtbot, playing, tmp_path):
+    until_written(qtbot, playing, 3)
+    playing.toggle()
+    qtbot.wait(200)  # what is on its way comes through
+
+    def during() -> None:
+        for _ in range(3):
+            start = playing.stats.frames_out
+            playing.seek_by(0.0)
+            qtbot.waitUntil(lambda start=start: playing.stats.frames_out > start, timeout=WAIT_MS)
+
+    assert len(video_times(record(qtbot, playing, tmp_path, during))) == 1
+
+
 def test_what_was_recorded_is_kept_when_the_stream_is_closed(qtbot, playing, tmp_path):
     playing.recording.start(tmp_path)
     qtbot.waitUntil(lambda: playing.recording.path is not None, timeout=WAIT_MS)
