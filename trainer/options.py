@@ -49,7 +49,7 @@ def run_options(models: Sequence[str]) -> Callable[[_Command], _Command]:
         click.option("--lr", type=float, help="Peak learning rate; default: the recipe's."),
         click.option("--ema-decay", type=float, help="Keep a moving average of the weights, such as 0.999; 0: none."),
         click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]),
-                     help="Number format; default: bf16 where the device computes in it, else fp32."),
+                     help="Number format; default: bf16 where the device computes in it, else fp32; of --eval fp32."),
         click.option("--seed", type=int, help="Seed of weights, order and augmentation; default: the recipe's."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps between evaluations; default: ten a run."),
         click.option("--save-every", type=click.IntRange(min=1), default=200, show_default=True,

@@ -96,7 +96,11 @@ def load_state(folder: Path, parts: Mapping[str, Stateful | None], description: 
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(content["parts"][name])
-        return Progress(**{name: content[name] for name in ("iteration", "best_score", "evaluated_at")})
+        return Progress(
+            iteration=content["iteration"],
+            best_score=content["best_score"],
+            evaluated_at=content.get("evaluated_at", 0),  # older states lack it: one evaluation is made again at most
+        )
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise TrainingError(f"{path} is the state of another run: {reason}") from error

@@ -262,8 +262,11 @@ def _record(run: Run, still: Tensor, stream: torch.cuda.Stream) -> tuple[torch.c
                 cause = error
                 raise
     except Exception as error:
-        # Ending a recording that has failed fails, too, and says only that it has: the reason would be lost.
-        raise (cause or error) from None
+        try:
+            # Ending a recording that has failed fails, too, and says only that it has: the reason would be lost.
+            raise (cause or error) from None
+        finally:
+            del cause  # it refers to this frame, and so would keep the GPU's memory
 
 
 @dataclass(frozen=True, eq=False, slots=True)

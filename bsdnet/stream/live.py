@@ -18,8 +18,8 @@ class LiveSource(VideoSource):
     """A camera or network stream, of which only the newest picture is kept, and which is found again when it is lost.
 
     While no picture comes, `read` gives the last one again once a second, marked as `repeated`, so that a window can
-    say so and a recording goes on. Timestamps are wall-clock time since the first picture that was read, however long
-    the stream was open before: they never go back, and an outage keeps its length.
+    say so and a recording goes on. Indices and timestamps begin at the first picture that was read, however long the
+    stream was open before. Timestamps are wall-clock time: they never go back, and an outage keeps its length.
 
     A recording behind an address, which knows how long it is, is the exception: all of its frames come, with their own
     times and without repetitions, and if it breaks off that is an error.
@@ -52,6 +52,7 @@ class LiveSource(VideoSource):
             self._receiver.close()
             raise
         self._start_s: float | None = None
+        self._first_number: int | None = None
         self._shown: Picture | None = None
         self._repeated_at_s = 0.0
         self._last_pts = -1
@@ -88,7 +89,9 @@ class LiveSource(VideoSource):
                 return self._frame(self._shown, self._index + 1, self._repeated_at_s, repeated=True)
         picture, number = taken
         self._shown = picture.convert()
-        index = number + self._num_repeated
+        if self._first_number is None:
+            self._first_number = number if self._info.live else 0
+        index = number - self._first_number + self._num_repeated
         if self._info.live:
             return self._frame(self._shown, index, picture.captured_at_s)
         pts = round(picture.time_s * _TICKS_PER_S)

@@ -1,6 +1,7 @@
 """What is known of a running stream and of what segments it, at one moment, for logs and monitors."""
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -162,12 +163,13 @@ class StatsFile:
             self._is_new = not path.exists()
             if path.is_file() and path.stat().st_size:
                 self._check_old_lines()
-            self._file = path.open("ab", buffering=0)
             self._is_pipe = path.is_fifo()
-            if self._is_pipe:  # a reader that sleeps must not stop the run
-                os.set_blocking(self._file.fileno(), False)
+            # A pipe's reader that is missing or sleeps must not stop the run.
+            opener = _open_at_once if self._is_pipe else None
+            self._file = open(path, "ab", buffering=0, opener=opener)  # noqa: SIM115 - it is closed by `__exit__`
         except OSError as error:
-            raise SinkError(f"{path} cannot be opened for statistics: {error.strerror}") from error
+            reason = "nobody reads this pipe" if error.errno == errno.ENXIO else error.strerror
+            raise SinkError(f"{path} cannot be opened for statistics: {reason}") from error
 
     def write(self, record: _Record) -> None:
         """Append one line. Never raises for what the disk does."""
@@ -205,6 +207,10 @@ class StatsFile:
         if not self._failed:
             logger.warning("statistics cannot be written to %s: %s; the run goes on", self._path, reason)
         self._failed = True
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _memory_bytes() -> int | None:

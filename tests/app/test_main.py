@@ -138,6 +138,7 @@ def begin(window, spec, choice):
     player.recording.changed.connect(lambda path: path and QTimer.singleShot(300, lambda: print("now", flush=True)))
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, whatever started the tests
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 app.main._begin = begin
 app.main.main([])
 """

@@ -104,6 +104,12 @@ class TestStatsFile:
         ]
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+    def test_a_pipe_without_a_reader_is_refused_at_once(self, tmp_path: Path):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(SinkError, match="nobody reads this pipe"):
+            StatsFile(tmp_path / "pipe")
+
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
     def test_a_pipe_that_nobody_reads_stops_nothing(self, tmp_path: Path, caplog: pytest.LogCaptureFixture):
         os.mkfifo(tmp_path / "pipe")
         reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
