@@ -21,10 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from bsdnet import CITYSCAPES_19, RenderStyle, Segmenter
-from bsdnet.checkpoint import Checkpoint, CheckpointMetadata, default_weights, load_checkpoint
+from bsdnet import RenderStyle, Segmenter
+from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
 from bsdnet.machine import describe_machine
-from bsdnet.modeling import bsdnet_b
 from bsdnet.stream.source import open_source
 
 Image = NDArray[np.uint8]
@@ -33,14 +32,14 @@ _TURN = 10  # frames that one pipeline has before the other one has them
 
 @click.command()
 @click.argument("video", type=click.Path(exists=True, path_type=Path))
-@click.option("--model", type=click.Choice(["s", "b"]), default="s", show_default=True, help="b has random weights.")
+@click.option("--model", type=click.Choice(["s", "b"]), default="s", show_default=True, help="Shipped weights.")
 @click.option("--size", default="1024x512", show_default=True, help="Input size, WIDTHxHEIGHT.")
 @click.option("--frames", default=20, show_default=True, help="Frames to time, spread over the video.")
 @click.option("--output", type=click.Path(path_type=Path), help="JSON file to write.")
 def main(video: Path, model: str, size: str, frames: int, output: Path | None) -> None:
     """Compare a segmenter with a naive pipeline, in turn."""
     width, height = (int(side) for side in size.split("x"))
-    checkpoint = load_checkpoint(default_weights()) if model == "s" else _random_b()
+    checkpoint = load_checkpoint(default_weights(model))
     pictures = _frames(video, frames)
     naive = Naive(checkpoint, (height, width))
     times: dict[str, list[float]] = {"naive": [], "ours": [], "ours in a stream": []}
@@ -67,7 +66,7 @@ def main(video: Path, model: str, size: str, frames: int, output: Path | None) -
             "precision": segmenter.precision,
             "backend": segmenter.backend,
             "frame_size": "{1}x{0}".format(*pictures[0].shape),
-            "weights": "shipped" if model == "s" else "random",
+            "weights": "shipped",
             **result,
         }
         output.write_text(json.dumps(report, indent=2) + "\n")
@@ -122,12 +121,6 @@ def _frames(video: Path, count: int) -> list[Image]:
     with open_source(video) as source:
         step = max(1, (source.info.num_frames or count) // count)
         return [frame.rgb.copy() for frame in islice(source, 0, count * step, step)]
-
-
-def _random_b() -> Checkpoint:
-    torch.manual_seed(0)
-    metadata = CheckpointMetadata(architecture="bsdnet_b", class_set=CITYSCAPES_19, train_size=(512, 1024))
-    return Checkpoint(model=bsdnet_b().eval(), metadata=metadata)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def default_weights(name: str = "s") -> Path:
     """Find weights that ship with the package.
 
     Args:
-        name: `s` for BSDNet-S on CamVid's 11 classes.
+        name: `s` or `b` for BSDNet-S or -B on CamVid's 11 classes.
 
     Raises:
         CheckpointError: no such weights ship.

@@ -43,7 +43,7 @@ run_options = options(
     click.option(
         "--weights",
         callback=parse_weights,
-        help="Weights: s, or a .safetensors file from bsdnet-train.  [default: s]",
+        help="Weights: s, b, or a .safetensors file from bsdnet-train.  [default: s]",
     ),
     device_option,
     click.option(

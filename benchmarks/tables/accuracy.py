@@ -25,16 +25,17 @@ def miou(val: dict[str, Any], test: dict[str, Any]) -> str:
     return f"mIoU **{percent(test['miou'])}** on test and\n{percent(val['miou'])} on validation"
 
 
-def by_class(val: dict[str, Any], test: dict[str, Any]) -> str:
-    """IoU of every class on both splits."""
-    rows = [["**mIoU**", *(f"**{percent(split['miou'])}**" for split in (val, test))]]
-    rows += [[name, percent(val["iou"][name]), percent(iou)] for name, iou in test["iou"].items()]
-    return table(["class", "val", "test"], rows)
+def by_class(val: dict[str, Any], test: dict[str, Any], big_val: dict[str, Any], big_test: dict[str, Any]) -> str:
+    """IoU of every class on both splits, of S and of B."""
+    splits = (val, test, big_val, big_test)
+    rows = [["**mIoU**", *(f"**{percent(split['miou'])}**" for split in splits)]]
+    rows += [[name, *(percent(split["iou"][name]) for split in splits)] for name in test["iou"]]
+    return table(["class", "S: val", "S: test", "B: val", "B: test"], rows)
 
 
 def drive(name: str, report: dict[str, Any]) -> str:
     """MIoU on one drive of a split."""
-    return f"{name} {percent(report['miou_by_drive'][name])}"
+    return f"{name} {percent(report['miou_by_recording'][name])}"
 
 
 def recipe(first: dict[str, Any], *further: dict[str, Any]) -> str:

@@ -31,7 +31,7 @@ SIZE_STEP = 32
 MAX_ASPECT = 8
 """The long side that the network sees is at most so many times the training pictures' short side."""
 SHIPPED = ("s", "b")
-"""Names of weights that can ship with the package."""
+"""Names of the weights that ship with the package."""
 LABELS: frozenset[Output] = frozenset({"labels"})
 RENDERED: frozenset[Output] = frozenset({"rendered"})
 

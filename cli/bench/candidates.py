@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +14,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bsdnet.checkpoint import Checkpoint, CheckpointMetadata, default_weights, load_checkpoint
 from bsdnet.classes import CITYSCAPES_19
-from bsdnet.errors import CheckpointError, ConfigError
-from bsdnet.modeling import BSDNet, bsdnet_b, bsdnet_s
+from bsdnet.errors import ConfigError
+from bsdnet.modeling import BSDNet
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
 
 logger = logging.getLogger(__name__)
 
-MODELS: dict[str, Callable[[], BSDNet]] = {"s": bsdnet_s, "b": bsdnet_b}
 CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
 _TRAIN_SIZE = (1024, 2048)  # of random weights; every measurement names its own size
 
@@ -51,8 +49,8 @@ def load_candidate(spec: str) -> Candidate:
     """Load what the command line names.
 
     Args:
-        spec: `s` or `b` for the weights that ship, or else random ones of 19 classes; `block=NAME` and `context=NAME`
-            behind such a letter and a colon for one of the paper's alternatives; FILE.py:FACTORY; or a weights file.
+        spec: `s` or `b` for the weights that ship; such a letter, a colon and `block=NAME` or `context=NAME` for one of
+            the paper's alternatives, with random weights of 19 classes; FILE.py:FACTORY; or a weights file.
 
     Raises:
         ConfigError: FILE.py:FACTORY cannot be loaded.
@@ -64,13 +62,10 @@ def load_candidate(spec: str) -> Candidate:
     if change and name in CONFIGS:
         field, _, value = change.partition("=")
         return _random(spec, value, BSDNet(replace(CONFIGS[name], **{field: value})), name)  # type: ignore[arg-type]
-    if name not in MODELS:
+    if name not in CONFIGS:
         checkpoint = load_checkpoint(Path(spec))
         return _ours(spec, Path(spec).stem, checkpoint, Path(spec).name)
-    try:
-        shipped = default_weights(name)
-    except CheckpointError:
-        return _random(spec, f"BSDNet-{name.upper()}", MODELS[name](), name)
+    shipped = default_weights(name)
     return _ours(spec, f"BSDNet-{name.upper()}", load_checkpoint(shipped), shipped.name)
 
 

@@ -38,7 +38,7 @@ _FRAME_SIZE = click.option(
         "models",
         type=click.Choice(["s", "b"]),
         multiple=True,
-        help="BSDNet-S or -B: the weights that ship, or else random ones; may be given again.  [default: s and b]",
+        help="BSDNet-S or -B with the weights that ship; may be given again.  [default: s and b]",
     ),
     click.option(
         "--weights", multiple=True, metavar="FILE", help="Network from bsdnet-train to measure; may be given again."

@@ -79,7 +79,7 @@ backend_option = click.option(
     "--backend", type=click.Choice(BACKENDS), default="auto", show_default=True, help="How the network is run."
 )
 weights_option = click.option(
-    "--weights", default="s", show_default=True, help="Weights: s, or a .safetensors file from bsdnet-train."
+    "--weights", default="s", show_default=True, help="Weights: s, b, or a .safetensors file from bsdnet-train."
 )
 json_option = click.option(
     "--json", callback=parse_target, metavar="FILE", help="File for the result with machine and versions, as JSON."

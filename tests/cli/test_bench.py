@@ -161,7 +161,7 @@ def test_the_plot_is_wide_enough_for_a_page(measured: tuple[Result, Path]):
     assert picture.shape[1] == 1800
 
 
-def test_without_names_it_is_the_shipped_weights_and_random_ones(monkeypatch: pytest.MonkeyPatch):
+def test_without_names_it_is_the_shipped_weights(monkeypatch: pytest.MonkeyPatch):
     def pretend(cases: Sequence[measure.Case], settings: measure.Settings) -> list[measure.Row]:
         return [
             measure.Row(case=case, backend="auto", precision="fp32", macs=None, network=Timing.of([8.0]))
@@ -177,9 +177,9 @@ def test_without_names_it_is_the_shipped_weights_and_random_ones(monkeypatch: py
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells == ["BSDNet-B", "2048x1024 (Seg100)", "1", "70.6", "125.0", "–"]  # noqa: RUF001
     assert load_candidate("s").weights == "bsdnet-s-camvid.safetensors, 11 classes"
-    random = load_candidate("b")
-    assert (random.name, random.weights) == ("BSDNet-B", "random, 19 classes")
-    assert 16.0e6 < random.parameters < 16.5e6
+    big = load_candidate("b")
+    assert (big.name, big.weights) == ("BSDNet-B", "bsdnet-b-camvid.safetensors, 11 classes")
+    assert 16.0e6 < big.parameters < 16.5e6
 
 
 def test_multiply_accumulates_are_counted_by_hand():

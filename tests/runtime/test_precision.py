@@ -47,6 +47,18 @@ def test_half_precision_agrees_with_fp32(weights, data_dir, precision, step, flo
     assert abs(scores["full"].mean_iou - scores["half"].mean_iou) <= 0.001
 
 
+@pytest.mark.parametrize(("precision", "floor"), [("bf16", 0.990), ("fp16", 0.995)])
+def test_the_big_network_agrees_as_well(data_dir, precision, floor):
+    """Few frames: where a CPU imitates the format, each takes seconds."""
+    with (
+        Segmenter.load("b", device="cpu", precision="fp32") as full,
+        Segmenter.load("b", device="cpu", precision=precision) as half,
+    ):
+        assert full.architecture == "bsdnet_b"
+        equal = [(full.predict(rgb) == half.predict(rgb)).mean() for rgb, _ in pairs(data_dir, 80)]
+    assert np.mean(equal) >= floor
+
+
 @pytest.mark.parametrize("frame_size", [(540, 960), (720, 1280), (1080, 1920)])
 def test_labels_agree_with_their_definition(weights, data_dir, frame_size):
     checkpoint = load_checkpoint(weights)
