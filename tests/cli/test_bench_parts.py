@@ -115,3 +115,11 @@ def test_engines_are_built_once(weights: Path, cache: Path, monkeypatch: pytest.
     assert "| built " in first.stdout
     assert [line.split("|")[3].strip() for line in second.stdout.splitlines()[2:4]] == ["was there", "built"]
     assert first.stdout.splitlines()[-1] == f"engines lie in {cache}"
+
+
+def test_a_table_without_a_figure_is_a_failure(weights: Path):
+    result = run_bench("--weights", weights, "--size", "64x64", "--device", "cpu", "--backend", "cudagraph")
+    assert result.exit_code == 1
+    assert "not measured: tiny 64x64 cudagraph" in result.stdout
+    line = result.stderr.splitlines()[-1]
+    assert line == "bsdnet-bench: error: nothing could be measured; the lines below the table say why"
