@@ -10,8 +10,8 @@
     ├── DatasetError      a data set is missing, incomplete or not as expected
     └── TrainingError     a training run cannot start, go on or be resumed
 
-A message says what came, what was expected, and what to do. Commands print it in one line and exit
-with 2 for a `ConfigError`, as for options that cannot be read: trying again would not help. Else they exit with 1.
+A message says what came, what was expected, and what to do. Commands print it in one line and exit with 1, but with 2
+for a `ConfigError`, as for options that cannot be read: trying again would not help.
 """
 
 
