@@ -1,5 +1,6 @@
 """The data sets by the names of the command line: their splits, their recipes, and what a run does with them."""
 
+import bisect
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,8 @@ from trainer.datasets.camvid import CamVid, CamVidOriginal
 from trainer.datasets.cityscapes import Cityscapes
 from trainer.datasets.contract import LabelledImages
 from trainer.datasets.demo import DemoStreet
+from trainer.datasets.files import checked_index
+from trainer.datasets.mosaic import Mosaics
 from trainer.datasets.video import UnlabelledImages
 from trainer.evaluation import EvaluationOptions, segment
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
@@ -130,6 +133,38 @@ def open_data(
     return SegmentationData(train=train, val=val, description=description)
 
 
+def with_unlabelled(
+    data: SegmentationData, sources: Sequence[Path], every: int, recipe: SegmentationRecipe
+) -> SegmentationData:
+    """Add pictures without labels to what a run learns from.
+
+    Args:
+        data: the rest.
+        sources: videos, pictures, folders and patterns of such, and folders with the zip files of small pictures
+            (Tiny-ImageNet), which are laid to mosaics; nothing is changed if there are none.
+        every: of videos, the step from one frame to the next.
+        recipe: the size of the mosaics.
+
+    Raises:
+        ConfigError: the recipe has no teacher, or the data have no labels themselves.
+        DatasetError: a source is missing, or cannot be read.
+    """
+    if not sources:
+        return data
+    if recipe.distill == "none" or not data.labelled:
+        what = "a teacher: not --distill none" if data.labelled else "labelled data beside them, not --dataset video"
+        raise ConfigError(f"--unlabelled needs {what}")
+    classes = data.train.classes
+    parts: list[LabelledImages] = [
+        Mosaics(source, classes, recipe.train_size) for source in sources if _holds_zips(source)
+    ]
+    others = [source for source in sources if not _holds_zips(source)]
+    if others:
+        parts.append(UnlabelledImages(others, classes, every=every))
+    described = {"unlabelled": [source.name for source in sources], "every": every}
+    return replace(data, unlabelled=Together(parts), description={**data.description, **described})
+
+
 def default_recipe(name: str, data: SegmentationData) -> SegmentationRecipe:
     """Give the recipe that a data set is trained with unless another is asked for."""
     if name == "cityscapes":
@@ -221,6 +256,40 @@ class Part:
     def name(self, index: int) -> str:
         """Give the pair's name."""
         return self._images.name(self._indices[index])
+
+
+class Together:
+    """Several data sets as one.
+
+    Args:
+        parts: at least one.
+    """
+
+    def __init__(self, parts: Sequence[LabelledImages]) -> None:
+        self.classes: ClassSet = parts[0].classes
+        self._parts = list(parts)
+        self._ends = np.cumsum([len(part) for part in parts]).tolist()
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read one pair, as the data set that it is in gives it."""
+        part, position = self._find(index)
+        return part[position]
+
+    def name(self, index: int) -> str:
+        """Give the pair's name."""
+        part, position = self._find(index)
+        return part.name(position)
+
+    def _find(self, index: int) -> tuple[LabelledImages, int]:
+        number = bisect.bisect_right(self._ends, checked_index(index, len(self)))
+        return self._parts[number], index - (self._ends[number - 1] if number else 0)
+
+
+def _holds_zips(source: Path) -> bool:
+    return source.is_dir() and any(source.glob("train*.zip"))
 
 
 def _open_unlabelled(

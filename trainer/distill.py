@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from bsdnet.classes import IGNORE_INDEX
 from bsdnet.modeling.bsdnet import TrainingOutput
+from trainer.datasets.contract import TAUGHT
 from trainer.teacher import TeacherChannels, TeacherOutput, resize
 
 
@@ -64,7 +65,7 @@ class SIDM(nn.Module):
         Args:
             student: its maps and logits.
             teacher: likewise; no gradient reaches it.
-            labels: `(B, H, W)` int64, 255 for void.
+            labels: `(B, H, W)` int64, 255 for void, `TAUGHT` for what the teacher alone tells.
             num_valid: scalar that the sum over positions at stride 8 is divided by; None counts the valid ones.
         """
         cwd = ofa = student.logits.new_zeros((), dtype=torch.float32)
@@ -75,6 +76,7 @@ class SIDM(nn.Module):
                 size = (student.logits.shape[2], student.logits.shape[3])
                 targets = resize(teacher.logits.float(), size)
                 positions = labels_at_stride8(labels, size)
+                positions = torch.where(positions == TAUGHT, targets.argmax(1), positions)
                 ofa = ofa_loss(student.logits, targets, positions, theta=self.theta, num_valid=num_valid)
         return DistillationLosses(cwd, ofa)
 

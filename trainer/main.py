@@ -26,8 +26,10 @@ from trainer.data import (
     default_teacher_recipe,
     open_data,
     with_teachers,
+    with_unlabelled,
 )
 from trainer.distributed import connect
+from trainer.efficientnet import EFFICIENTNETS
 from trainer.evaluation import EvaluationOptions
 from trainer.options import FILE, crop_options, machine_options, parse_size, require, resolve_recipe, run_options
 from trainer.overrides import override
@@ -98,6 +100,17 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 @click.option(
     "--hold-out",
     help="Drive or city to evaluate on, left out of training; default: val, and with --eval all of the split.",
+)
+@click.option(
+    "--unlabelled",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Videos, pictures, or a folder of either, or of Tiny-ImageNet's zip files, that the teacher alone says what "
+    "they show, beside the data set; may be given again.",
+)
+@click.option(
+    "--unlabelled-share", type=float, help="Share of the crops that are of --unlabelled; default: the recipe's, 0.25."
 )
 @click.option(
     "--every",
@@ -176,7 +189,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
 
 @cli.command()
 @click.option("--dataset", type=click.Choice([name for name in DATASETS if name != "video"]), help="Data set.")
-@run_options(VARIANTS)
+@run_options((*VARIANTS, *EFFICIENTNETS))
 @crop_options
 @click.option(
     "--pretrained",
@@ -249,6 +262,7 @@ def _train(options: dict[str, Any]) -> None:
         shape = {} if options["initial"] is None else shape_of(options["initial"])
         recipe = with_teachers(resolve_recipe(override(base, shape), options, device), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")
+        data = with_unlabelled(data, options["unlabelled"], options["every"], recipe)
         found = None
         for option, value in (("--teacher", options["teachers"]), ("--teacher-classes", options["teacher_classes"])):
             if recipe.distill == "none" and value:

@@ -8,6 +8,7 @@ from bsdnet.classes import IGNORE_INDEX
 from bsdnet.modeling.bsdnet import BSDNet, TrainingOutput
 from bsdnet.modeling.head import SegmentationHead
 from trainer.cross_entropy import enlarge, summed_cross_entropy
+from trainer.datasets.contract import TAUGHT
 from trainer.device import autocast
 from trainer.distill import SIDM, labels_at_stride8
 from trainer.recipes import SegmentationRecipe
@@ -77,7 +78,7 @@ class SegmentationObjective(nn.Module):
 
         Args:
             images: normalised pictures, `(B, 3, H, W)`.
-            labels: `(B, H, W)` int64, 255 where there is none.
+            labels: `(B, H, W)` int64, 255 where there is none, `TAUGHT` where the teacher alone tells the class.
             counts: what the sums are divided by, as from `count_valid`, `(2,)`: over several processes, each one's mean
                 share of the whole batch's.
 
@@ -90,9 +91,10 @@ class SegmentationObjective(nn.Module):
             taught = None if self._teacher is None else self._teacher(images)
             output = self.network(images)
             auxiliary = None if self.auxiliary is None else self.auxiliary(output.stage3)
+        known = labels.masked_fill(labels == TAUGHT, IGNORE_INDEX)
         if taught is not None and not self._labelled:
-            labels = torch.where(labels == IGNORE_INDEX, labels, enlarge(taught.logits, labels).argmax(1))
-        parts = {"ce": self._cross_entropy(_logits(output), labels, counts[0])}
+            known = labels = torch.where(labels == IGNORE_INDEX, labels, enlarge(taught.logits, labels).argmax(1))
+        parts = {"ce": self._cross_entropy(_logits(output), known, counts[0])}
         loss = parts["ce"]
         if self.sidm is not None and taught is not None:
             distilled = self.sidm(output, taught, labels, counts[1])
@@ -103,7 +105,7 @@ class SegmentationObjective(nn.Module):
                 parts["ofa"] = distilled.ofa
                 loss = loss + recipe.ofa_weight * parts["ofa"]
         if auxiliary is not None:
-            parts["auxiliary"] = self._cross_entropy(auxiliary, labels, counts[0])
+            parts["auxiliary"] = self._cross_entropy(auxiliary, known, counts[0])
             loss = loss + recipe.auxiliary_weight * parts["auxiliary"]
         return {"loss": loss, **parts}
 
@@ -133,7 +135,7 @@ def _weight_by_label(class_weights: Tensor | None) -> Tensor:
     else:
         weights = torch.zeros(256, device=class_weights.device)
         weights[: len(class_weights)] = class_weights
-    weights[IGNORE_INDEX] = 0
+    weights[[TAUGHT, IGNORE_INDEX]] = 0
     return weights
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,11 +98,15 @@ class SegFormerClassifier(nn.Module):
         Raises:
             TrainingError: the folder cannot be written.
         """
-        save_folder(self.network, path.with_suffix(""))
+        write_folder(self.network.save_pretrained, path.with_suffix(""))
 
 
-def save_folder(network: Any, folder: Path) -> None:  # noqa: ANN401 - transformers is optional
-    """Write a transformers model as a folder that is there whole or not at all.
+def write_folder(write: Callable[[Path], object], folder: Path) -> None:
+    """Write a folder that is there whole or not at all.
+
+    Args:
+        write: writes the files into the empty folder that it is given.
+        folder: what it is called in the end; an older one is replaced.
 
     Raises:
         TrainingError: the folder cannot be written.
@@ -109,7 +114,8 @@ def save_folder(network: Any, folder: Path) -> None:  # noqa: ANN401 - transform
     try:
         partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            network.save_pretrained(partial / "new")
+            (partial / "new").mkdir()
+            write(partial / "new")
             for path in (partial / "new").iterdir():
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
@@ -175,7 +181,7 @@ class SegFormerSegmenter(nn.Module):
         Raises:
             TrainingError: it cannot be written.
         """
-        save_folder(self.network, folder)
+        write_folder(self.network.save_pretrained, folder)
 
 
 def load_pretrained(kind: str, name: str) -> Any:  # noqa: ANN401 - transformers is optional

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from bsdnet.classes import IGNORE_INDEX
 from bsdnet.errors import ConfigError, DatasetError
 from trainer.augment import TrainTransform, paste_classes
-from trainer.datasets.contract import LabelledImages
+from trainer.datasets.contract import TAUGHT, LabelledImages
 from trainer.device import place
 from trainer.distributed import Processes
 from trainer.evaluation import EvaluationOptions, evaluate, format_iou, segment
@@ -63,6 +64,8 @@ class SegmentationData:
     """Pictures to judge by."""
     labelled: bool = True
     """Whether the labels of `train` hold classes; if not, they mark valid pixels, whose classes the teacher tells."""
+    unlabelled: LabelledImages | None = None
+    """Further pictures to learn from, whose labels mark valid pixels: the teacher tells what they show."""
     description: Mapping[str, object]
     """What the data are, as plain values: a run resumes only with the same."""
 
@@ -99,8 +102,12 @@ class SegmentationTask:
             raise ConfigError(
                 "class_weight_offset, class_balance and class_mix need labels, which these pictures have not"
             )
+        if data.unlabelled is not None and teacher is None:
+            raise ConfigError("pictures without labels need a teacher")
         self.recipe = recipe
         numbers = {"images": len(data.train), "val_images": len(data.val)}
+        if data.unlabelled is not None:
+            numbers["unlabelled_images"] = len(data.unlabelled)
         # The same folder written in another way is the same teacher.
         teachers = {"teachers": [os.path.normpath(name) for name in recipe.teachers]}
         self.description = recipe_as_dict(recipe) | teachers | dict(data.description) | numbers
@@ -142,7 +149,7 @@ class SegmentationTask:
             stop=self.iterations,
             processes=self._processes,
         )
-        dataset = AugmentedImages(self._data.train, recipe, self._pixels)
+        dataset = AugmentedImages(self._data.train, recipe, self._pixels, self._data.unlabelled)
         for images, labels in load_batches(dataset, sampler, self._device, self._workers):
             yield images if recipe.channels_last else images.contiguous(), labels
 
@@ -184,12 +191,17 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         dataset: pictures with labels.
         recipe: how they are augmented.
         pixels: pixels of each class in each picture, `(N, num_classes)`, for class-balanced crops.
+        unlabelled: pictures that take the place of the recipe's share of the examples; their pixels are `TAUGHT`.
     """
 
     def __init__(
-        self, dataset: LabelledImages, recipe: SegmentationRecipe, pixels: NDArray[np.int64] | None = None
+        self,
+        dataset: LabelledImages,
+        recipe: SegmentationRecipe,
+        pixels: NDArray[np.int64] | None = None,
+        unlabelled: LabelledImages | None = None,
     ) -> None:
-        self._dataset = dataset
+        self._dataset, self._unlabelled = dataset, unlabelled
         self._recipe = recipe
         self._transform = TrainTransform(recipe=recipe)
         self._pictures: list[tuple[int, NDArray[np.int64]]] = []
@@ -201,6 +213,10 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         """Give a crop `(h, w, 3)` uint8 RGB and its labels `(h, w)` uint8."""
         example, position = key
         rng = np.random.default_rng((self._recipe.seed, 1, position))
+        if self._unlabelled is not None and rng.random() < self._recipe.unlabelled_share:
+            rgb, valid = self._transform(*self._unlabelled[int(rng.integers(len(self._unlabelled)))], rng)
+            labels = np.where(valid == IGNORE_INDEX, valid, np.uint8(TAUGHT))
+            return torch.from_numpy(rgb), torch.from_numpy(labels)
         wanted = None
         if self._pictures and rng.random() < self._recipe.class_balance:
             wanted, examples = self._pictures[rng.integers(len(self._pictures))]

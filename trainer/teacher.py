@@ -17,6 +17,7 @@ from bsdnet.errors import ConfigError, TrainingError
 from bsdnet.modeling.bsdnet import BSDNet
 from bsdnet.modeling.folding import fold_batch_norms
 from trainer.device import place
+from trainer.efficientnet import EfficientNetSegmenter, holds_efficientnet, load_efficientnet
 from trainer.segformer import load_pretrained
 
 logger = logging.getLogger(__name__)
@@ -121,6 +122,28 @@ class BSDNetTeacher:
         return TeacherOutput(stage3, stage4, decoder, _in_student_classes(logits, self._sources))
 
 
+class EfficientNetTeacher:
+    """An EfficientNet from `bsdnet-train teacher` that teaches.
+
+    Args:
+        network: a trained one.
+        sources: for each of the student's classes, the teacher's classes that make it up.
+        device: where it computes.
+    """
+
+    def __init__(self, network: EfficientNetSegmenter, sources: Sequence[Sequence[int]], device: torch.device) -> None:
+        *_, stage3, stage4 = network.encoder.channels
+        self.channels = TeacherChannels(stage3, stage4, network.decoder_channels)
+        self._network = place(fold_batch_norms(network), device)
+        self._sources = [torch.tensor(indices, device=device) for indices in sources]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> TeacherOutput:
+        """Look at pictures; see `Teacher`."""
+        stage3, stage4, decoder, logits = self._network.forward_all(images)
+        return TeacherOutput(stage3, stage4, decoder, _in_student_classes(logits, self._sources))
+
+
 class EnsembleTeacher:
     """Several teachers as one: features side by side, probabilities averaged.
 
@@ -212,6 +235,9 @@ def _load_one(
         if (metadata.mean, metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
             raise ConfigError(f"the teacher {name} saw pictures that were normalised otherwise than the student's")
         return BSDNetTeacher(checkpoint.model, _sources(name, metadata.class_set.names, classes, mapping), device)
+    if holds_efficientnet(Path(name)):
+        segmenter = load_efficientnet(Path(name))
+        return EfficientNetTeacher(segmenter, _sources(name, segmenter.class_names, classes, mapping), device)
     if not Path(name).is_dir():
         logger.info("teacher %s: from Hugging Face, or its cache; mind its licence", name)
     try:

@@ -10,6 +10,7 @@ from bsdnet.checkpoint import CheckpointMetadata, load_backbone, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, BSDNetConfig
+from trainer.efficientnet import EFFICIENTNETS, EfficientNetSegmenter
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segformer import SegFormerSegmenter
 from trainer.widening import widen
@@ -116,9 +117,9 @@ def shape_of(initial: Path) -> dict[str, object]:
 
 @dataclass(frozen=True, kw_only=True)
 class FutureTeacher:
-    """A SegFormer that learns."""
+    """A SegFormer or an EfficientNet that learns."""
 
-    network: SegFormerSegmenter
+    network: SegFormerSegmenter | EfficientNetSegmenter
     """The network."""
 
     @property
@@ -132,13 +133,13 @@ class FutureTeacher:
         Raises:
             TrainingError: the folder cannot be written.
         """
-        if not isinstance(network, SegFormerSegmenter):
-            raise TypeError(f"expected a SegFormerSegmenter, got {type(network).__name__}")
+        if not isinstance(network, SegFormerSegmenter | EfficientNetSegmenter):
+            raise TypeError(f"expected a network of a teacher, got {type(network).__name__}")
         network.save(path.with_suffix(""))
 
 
 def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained: str | None = None) -> FutureTeacher:
-    """Build a SegFormer, its weights drawn from the recipe's seed.
+    """Build a SegFormer or an EfficientNet, its weights drawn from the recipe's seed.
 
     Args:
         recipe: the variant and the seed.
@@ -150,7 +151,11 @@ def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained
         TrainingError: transformers is not installed, or the encoder cannot be read or does not fit.
     """
     torch.manual_seed(recipe.seed)
-    network = SegFormerSegmenter(recipe.model, classes)
+    network: SegFormerSegmenter | EfficientNetSegmenter
+    if recipe.model in EFFICIENTNETS:
+        network = EfficientNetSegmenter(recipe.model, classes.names, recipe.train_size)
+    else:
+        network = SegFormerSegmenter(recipe.model, classes)
     if pretrained is not None:
         network.load_encoder(pretrained)
     return FutureTeacher(network=network)

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from bsdnet.modeling import BSDNet
 from bsdnet.modeling.bsdnet import TrainingOutput
 from tests.trainer.tiny import TINY
+from trainer.datasets.contract import TAUGHT
 from trainer.objective import SegmentationObjective
 from trainer.recipes import CAMVID_360
 from trainer.teacher import TeacherChannels, TeacherOutput
@@ -152,6 +153,33 @@ def test_without_labels_the_teacher_tells_the_classes_of_valid_pixels():
     found = parts(SegmentationObjective(student(), recipe, teacher=Oracle(3), labelled=False), images, unlabelled)
     expected = parts(SegmentationObjective(student(), recipe, teacher=Oracle(3)), images, told)
     assert found["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-6)
+
+
+def test_beside_labels_the_teacher_alone_tells_what_is_marked_as_taught():
+    images, labels = images_and_labels()
+    labels[1] = 255
+    taught = labels.clone()
+    taught[1] = TAUGHT
+    recipe = replace(PLAIN, distill="sidm", hard_pixel_share=1.0)
+    objective = SegmentationObjective(student(), recipe, teacher=Oracle(3))
+    void, found = parts(objective, images, labels), parts(objective, images, taught)
+    assert found["ce"] == void["ce"]  # learnt from labels alone
+    assert found["cwd"] == void["cwd"]  # features have none
+    told = labels.clone()
+    told[1] = 3
+    assert found["ofa"].item() == pytest.approx(parts(objective, images, told)["ofa"].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("class_weights", [None, torch.full((11,), 2.0)])
+def test_pixels_that_the_teacher_tells_are_no_pixels_of_the_cross_entropy(class_weights: torch.Tensor | None):
+    objective = SegmentationObjective(student(), PLAIN, class_weights=class_weights)
+    _, labels = images_and_labels()
+    labels[1] = TAUGHT
+    pixels, positions = objective.count_valid(labels).tolist()
+    weight = 1 if class_weights is None else 2
+    assert pixels == weight * int(((labels != 255) & (labels != TAUGHT)).sum())
+    labels[1] = 0
+    assert positions == objective.count_valid(labels)[1]  # those of the logits' distillation are
 
 
 def frozen(network: BSDNet) -> BSDNet:

@@ -15,7 +15,7 @@ from bsdnet.modeling import BSDNet, BSDNetConfig
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
 from tests.trainer.tiny import TINY
 from trainer.datasets.camvid import CamVid
-from trainer.datasets.contract import LabelledImages
+from trainer.datasets.contract import TAUGHT, LabelledImages
 from trainer.device import normalize
 from trainer.distributed import Processes
 from trainer.monitor import RunMonitor
@@ -172,6 +172,50 @@ def test_so_many_crops_show_classes_of_another_picture(share: float):
         assert (rgb[..., 0] == labels)[labels != 255].all()
         shown.append(labels[labels != 255].max() != 3 or labels.min() != 3)
     assert np.mean(shown) == pytest.approx(0.9 * share, abs=0.08)  # one in ten is mixed with itself
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_so_many_crops_are_of_pictures_without_labels(share: float):
+    recipe = replace(RECIPE, crop_size=(64, 64), train_size=(64, 64), unlabelled_share=share, color_jitter=0)
+    crops = AugmentedImages(Plain(), recipe, unlabelled=Bright())
+    taught = []
+    for index in range(400):
+        rgb, labels = (part.numpy() for part in crops[3, index])
+        is_taught = bool((labels == TAUGHT).any())
+        assert (rgb == (200 if is_taught else 3)).all()
+        assert set(np.unique(labels)) <= ({TAUGHT, 255} if is_taught else {3, 255})  # beyond the edge there is none
+        taught.append(is_taught)
+    assert np.mean(taught) == pytest.approx(share, abs=0.07)
+
+
+def test_without_such_pictures_their_share_changes_nothing():
+    recipe = replace(RECIPE, crop_size=(64, 64), train_size=(64, 64))
+    for found, expected in zip(
+        AugmentedImages(Plain(), replace(recipe, unlabelled_share=0.9))[3, 7], AugmentedImages(Plain(), recipe)[3, 7],
+        strict=True,
+    ):  # fmt: skip
+        assert torch.equal(found, expected)
+
+
+class Bright:
+    """Pictures without labels."""
+
+    classes = CAMVID_11
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        return np.full((64, 64, 3), 200, np.uint8), np.zeros((64, 64), np.uint8)
+
+    def name(self, index: int) -> str:
+        return str(index)
+
+
+def test_pictures_without_labels_need_a_teacher():
+    data = SegmentationData(train=Plain(), val=Plain(), unlabelled=Bright(), description={})
+    with pytest.raises(ConfigError, match="need a teacher"):
+        SegmentationTask(RECIPE, build_student(RECIPE, CAMVID_11), data, CPU)
 
 
 def test_class_balance_is_counted_before_the_run(street_camvid: Path):

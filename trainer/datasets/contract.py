@@ -7,6 +7,9 @@ from numpy.typing import NDArray
 
 from bsdnet.classes import ClassSet
 
+TAUGHT = 254
+"""Label of a pixel whose class only the teacher can tell, beside pixels with labels. No class set reaches it."""
+
 
 class LabelledImages(Protocol):
     """Pictures with labels, by index. Reading the same index again gives the same pair; instances can be pickled."""

@@ -45,6 +45,8 @@ class SegmentationRecipe(OptimizerRecipe):
     ofa_weight: float = 3.0  # ours
     """Weight of the logits' distillation beside the cross-entropy."""
 
+    unlabelled_share: float = 0.25  # beyond the paper
+    """Share of the crops that are of pictures without labels, where a run has such pictures (`--unlabelled`)."""
     color_jitter: float = 0.0  # beyond the paper, off
     """Strength of the random change of colours, 0 to 0.9; see `trainer.augment.jitter_colors`."""
     degradation: float = 0.0  # beyond the paper, off
@@ -68,7 +70,7 @@ class SegmentationRecipe(OptimizerRecipe):
                 raise ConfigError(f"{name} must be a height and a width of at least 32, got {getattr(self, name)}")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
             raise ConfigError(f"scale_range must be two growing numbers above 0, got {self.scale_range}")
-        for name in ("flip_probability", "degradation", "class_mix", "class_balance"):
+        for name in ("flip_probability", "degradation", "class_mix", "class_balance", "unlabelled_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.color_jitter <= 0.9:
