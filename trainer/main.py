@@ -64,7 +64,7 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
     "teachers",
     multiple=True,
     metavar="FOLDER|NAME|FILE",
-    help="SegFormer from 'bsdnet-train teacher' or of Hugging Face, or a BSDNet's .safetensors; given again, an "
+    help="Teacher from 'bsdnet-train teacher', SegFormer of Hugging Face, or a BSDNet's .safetensors; given again, an "
     "ensemble. Default: the data set's public one.",
 )
 @click.option(
@@ -194,7 +194,8 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
 @click.option(
     "--pretrained",
     metavar="FOLDER|NAME",
-    help="Encoder from 'bsdnet-train pretrain', or of Hugging Face, such as nvidia/mit-b2; default: random.",
+    help="Encoder from 'bsdnet-train pretrain', or of Hugging Face, such as nvidia/mit-b2; of an EfficientNet, "
+    "'imagenet' or its .pth file; default: random.",
 )
 @click.option(
     "--train-split",
@@ -206,11 +207,12 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
 @click.option("--hold-out", help="Drive or city to leave out of training and to evaluate on instead of val.")
 @machine_options
 def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
-    """Train a SegFormer on labels, to be a teacher.
+    """Train a SegFormer or an EfficientNet on labels, to be a teacher.
 
     Evaluate it as any weights: --eval val --weights FOLDER.
 
     \b
+    bsdnet-train teacher --dataset camvid --data-dir camvid --model efficientnet-lite2 --pretrained imagenet --output t
     bsdnet-train teacher --dataset camvid --data-dir camvid --pretrained nvidia/mit-b2 --output runs/teacher
     bsdnet-train --dataset camvid --data-dir camvid --teacher runs/teacher/best --output runs/camvid
     """  # noqa: D301 - click takes the backspace for "keep these lines"
