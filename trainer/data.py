@@ -22,7 +22,7 @@ from trainer.datasets.contract import LabelledImages
 from trainer.datasets.demo import DemoStreet
 from trainer.datasets.files import checked_index
 from trainer.datasets.mosaic import Mosaics
-from trainer.datasets.video import UnlabelledImages
+from trainer.datasets.video import UnlabelledImages, is_medium
 from trainer.evaluation import EvaluationOptions, segment
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segmentation import SegmentationData
@@ -142,26 +142,31 @@ def with_unlabelled(
         data: the rest.
         sources: videos, pictures, folders and patterns of such, and folders with the zip files of small pictures
             (Tiny-ImageNet), which are laid to mosaics; nothing is changed if there are none.
-        every: of videos, the step from one frame to the next.
+        every: of videos and folders, the step from one frame or picture to the next.
         recipe: the size of the mosaics.
 
     Raises:
-        ConfigError: the recipe has no teacher, or the data have no labels themselves.
+        ConfigError: the recipe has no teacher, the data have no labels themselves, or a folder holds both small
+            pictures and others.
         DatasetError: a source is missing, or cannot be read.
     """
     if not sources:
-        return data
+        return replace(data, description={**data.description, "unlabelled": None})
     if recipe.distill == "none" or not data.labelled:
         what = "a teacher: not --distill none" if data.labelled else "labelled data beside them, not --dataset video"
         raise ConfigError(f"--unlabelled needs {what}")
     classes = data.train.classes
-    parts: list[LabelledImages] = [
-        Mosaics(source, classes, recipe.train_size) for source in sources if _holds_zips(source)
-    ]
-    others = [source for source in sources if not _holds_zips(source)]
+    small = [source for source in sources if Mosaics.lie_in(source)]
+    for source in small:
+        if any(is_medium(file) for file in source.iterdir()):
+            raise ConfigError(
+                f"{source} holds small pictures (train*.zip or train/) and others beside them: name these"
+            )
+    parts: list[LabelledImages] = [Mosaics(source, classes, recipe.train_size) for source in small]
+    others = [source for source in sources if source not in small]
     if others:
         parts.append(UnlabelledImages(others, classes, every=every))
-    described = {"unlabelled": [source.name for source in sources], "every": every}
+    described = {"unlabelled": [source.absolute().name for source in sources], "every": every}
     return replace(data, unlabelled=Together(parts), description={**data.description, **described})
 
 
@@ -286,10 +291,6 @@ class Together:
     def _find(self, index: int) -> tuple[LabelledImages, int]:
         number = bisect.bisect_right(self._ends, checked_index(index, len(self)))
         return self._parts[number], index - (self._ends[number - 1] if number else 0)
-
-
-def _holds_zips(source: Path) -> bool:
-    return source.is_dir() and any(source.glob("train*.zip"))
 
 
 def _open_unlabelled(

@@ -174,7 +174,7 @@ class EfficientNetEncoder(nn.Module):
         """Set the mode, of all but the batch norms: a few street scenes have poorer statistics than ImageNet."""
         super().train(mode)
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm):
                 module.eval()
         return self
 
@@ -270,28 +270,28 @@ class EfficientNetSegmenter(nn.Module):
             # The classifier and the convolution before it are not used here.
             self.encoder.load_state_dict({key: value for key, value in found.items() if key in own}, strict=True)
         except Exception as error:  # torch.load raises whatever a damaged file leads it to
-            reason = (str(error) or type(error).__name__).splitlines()[0]
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise TrainingError(f"{path} cannot be loaded as the encoder of {self.variant}: {reason}") from error
 
     def save(self, folder: Path) -> None:
-        """Write a folder that `load_efficientnet` reads.
+        """Write a folder that `load_efficientnet` reads: kernels in fp16, batch norms and biases in fp32.
 
         Raises:
-            TrainingError: it cannot be written.
+            TrainingError: it cannot be written, or a weight is not finite in fp16.
         """
-        tensors = {key: value.detach().cpu().contiguous() for key, value in self.state_dict().items()}
+        tensors = {}
+        for name, tensor in self.state_dict().items():
+            tensors[name] = (tensor.half() if tensor.ndim > 1 else tensor).detach().cpu().contiguous()
+            if not tensors[name].isfinite().all():
+                raise TrainingError(f"{folder} is not written: weights of {name} are not finite in fp16")
         meaning = {"variant": self.variant, "classes": self.class_names, "train_size": self.train_size}
         texts = {"format": _FORMAT, "network": json.dumps(meaning)}
         write_folder(lambda partial: save_file(tensors, partial / _FILE, texts), folder)
 
 
 def holds_efficientnet(folder: Path) -> bool:
-    """Tell whether a folder is one that `EfficientNetSegmenter.save` wrote."""
-    try:
-        with safe_open(folder / _FILE, framework="pt") as opened:
-            return (opened.metadata() or {}).get("format") == _FORMAT
-    except (SafetensorError, OSError):
-        return False
+    """Tell whether a folder is one that `EfficientNetSegmenter.save` wrote, and not one of transformers."""
+    return (folder / _FILE).is_file() and not (folder / "config.json").exists()
 
 
 def load_efficientnet(folder: Path) -> EfficientNetSegmenter:
@@ -302,12 +302,15 @@ def load_efficientnet(folder: Path) -> EfficientNetSegmenter:
     """
     try:
         with safe_open(folder / _FILE, framework="pt") as opened:
-            meaning = json.loads((opened.metadata() or {})["network"])
+            texts = opened.metadata() or {}
+        if texts.get("format") != _FORMAT:
+            raise ValueError("its weights are another program's")
+        meaning = json.loads(texts["network"])
         height, width = meaning["train_size"]
         network = EfficientNetSegmenter(meaning["variant"], meaning["classes"], (height, width))
         network.load_state_dict(load_file(folder / _FILE), strict=True)
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError, ConfigError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise TrainingError(f"the folder {folder} cannot be loaded as an EfficientNet: {reason}") from error
     return network
 

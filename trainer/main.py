@@ -106,8 +106,8 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Videos, pictures, or a folder of either, or of Tiny-ImageNet's zip files, that the teacher alone says what "
-    "they show, beside the data set; may be given again.",
+    help="Videos or pictures, a folder of them, or Tiny-ImageNet's folder, to learn from beside the data set, by the "
+    "teacher's word alone; may be given again.",
 )
 @click.option(
     "--unlabelled-share", type=float, help="Share of the crops that are of --unlabelled; default: the recipe's, 0.25."
@@ -117,7 +117,7 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
     type=click.IntRange(min=1),
     default=5,
     show_default=True,
-    help="Of videos, the step from one frame that is learnt from to the next.",
+    help="Of videos and folders of pictures, the step from one frame or picture that is learnt from to the next.",
 )
 @click.option("--eval", "eval_split", type=click.Choice(SPLITS), help="Evaluate --weights on this split.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate: a file, or a teacher's folder.")
@@ -264,7 +264,6 @@ def _train(options: dict[str, Any]) -> None:
         shape = {} if options["initial"] is None else shape_of(options["initial"])
         recipe = with_teachers(resolve_recipe(override(base, shape), options, device), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")
-        data = with_unlabelled(data, options["unlabelled"], options["every"], recipe)
         found = None
         for option, value in (("--teacher", options["teachers"]), ("--teacher-classes", options["teacher_classes"])):
             if recipe.distill == "none" and value:
@@ -275,6 +274,9 @@ def _train(options: dict[str, Any]) -> None:
             if not data.labelled:
                 looks = EvaluationOptions(short_side=min(recipe.train_size), precision=recipe.precision)
                 data = replace(data, val=TaughtImages(data.val, found, device, looks))
+        if options["unlabelled_share"] is not None and not options["unlabelled"]:
+            raise click.UsageError("--unlabelled-share is of no use without --unlabelled")
+        data = with_unlabelled(data, options["unlabelled"], options["every"], recipe)
         student = build_student(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
         )

@@ -117,6 +117,7 @@ def write_folder(write: Callable[[Path], object], folder: Path) -> None:
             (partial / "new").mkdir()
             write(partial / "new")
             for path in (partial / "new").iterdir():
+                path.chmod(0o644)
                 with path.open("rb") as written:
                     os.fsync(written.fileno())
             if folder.exists():  # a folder cannot take another one's name, so the old one goes aside first

@@ -106,11 +106,12 @@ class SegmentationTask:
             raise ConfigError("pictures without labels need a teacher")
         self.recipe = recipe
         numbers = {"images": len(data.train), "val_images": len(data.val)}
-        if data.unlabelled is not None:
-            numbers["unlabelled_images"] = len(data.unlabelled)
+        numbers |= {} if data.unlabelled is None else {"unlabelled_images": len(data.unlabelled)}
         # The same folder written in another way is the same teacher.
         teachers = {"teachers": [os.path.normpath(name) for name in recipe.teachers]}
         self.description = recipe_as_dict(recipe) | teachers | dict(data.description) | numbers
+        if data.unlabelled is None:
+            del self.description["unlabelled_share"]  # it says nothing, and older states of runs do not know it
         self.iterations = iterations_of(recipe, len(data.train))
         self._trainee, self._data, self._device = trainee, data, device
         self._processes, self._workers = processes, workers

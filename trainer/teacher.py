@@ -142,9 +142,9 @@ class EfficientNetTeacher:
         """Look at pictures; see `Teacher`."""
         stage3, stage4, decoder, logits = self._network.forward_all(images)
         # At the student's stride the channels' distributions take a quarter of the time.
-        decoder, logits = (F.avg_pool2d(maps, 2, ceil_mode=True) for maps in (decoder, logits))
-        maps = (_of_unit_deviation(each) for each in (stage3, stage4, decoder))
-        return TeacherOutput(*maps, _in_student_classes(logits, self._sources))
+        decoder = F.avg_pool2d(decoder, 2, ceil_mode=True)
+        stage3, stage4, decoder = (_of_unit_deviation(maps) for maps in (stage3, stage4, decoder))
+        return TeacherOutput(stage3, stage4, decoder, _in_student_classes(logits, self._sources))
 
 
 class EnsembleTeacher:
@@ -179,7 +179,7 @@ def load_teacher(
     class_mapping: Mapping[str, Sequence[str]] | None = None,
     advice: str = ADVICE,
 ) -> Teacher:
-    """Load a SegFormer or a BSDNet, or an ensemble of several.
+    """Load a SegFormer, an EfficientNet or a BSDNet, or an ensemble of several.
 
     Args:
         names: folders that `bsdnet-train teacher` or transformers wrote, Hugging Face names, or files of a BSDNet's
@@ -191,7 +191,7 @@ def load_teacher(
         advice: what to do if one cannot be loaded, for the message.
 
     Raises:
-        TrainingError: transformers is not installed, or a SegFormer cannot be loaded.
+        TrainingError: transformers is not installed, or a SegFormer or an EfficientNet cannot be loaded.
         CheckpointError: the weights of a BSDNet cannot be read.
         ConfigError: its classes are not the student's, or the mapping does not fit; or a BSDNet was trained on pictures
             that were normalised in another way than the student's.
@@ -239,7 +239,10 @@ def _load_one(
             raise ConfigError(f"the teacher {name} saw pictures that were normalised otherwise than the student's")
         return BSDNetTeacher(checkpoint.model, _sources(name, metadata.class_set.names, classes, mapping), device)
     if holds_efficientnet(Path(name)):
-        segmenter = load_efficientnet(Path(name))
+        try:
+            segmenter = load_efficientnet(Path(name))
+        except TrainingError as error:
+            raise TrainingError(f"{error}; {advice}") from error
         return EfficientNetTeacher(segmenter, _sources(name, segmenter.class_names, classes, mapping), device)
     if not Path(name).is_dir():
         logger.info("teacher %s: from Hugging Face, or its cache; mind its licence", name)
@@ -296,9 +299,12 @@ def _some(names: list[str]) -> str:
 
 
 def _of_unit_deviation(maps: Tensor) -> Tensor:
-    """Scale maps so that their channels' deviation over space is 1 on average: a temperature then means the same."""
-    deviation = maps.float().flatten(2).std(2).mean().clamp(min=1e-6)
-    return maps / deviation.to(maps.dtype)
+    """Scale each picture's maps so that its channels deviate by 1 over space, on average.
+
+    A temperature then means the same for all of them.
+    """
+    deviation = maps.float().flatten(2).std(2, correction=0).mean(1).clamp(min=1e-6)
+    return maps / deviation.to(maps.dtype)[:, None, None, None]
 
 
 def _side_by_side(maps: Sequence[Tensor]) -> Tensor:

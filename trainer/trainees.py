@@ -1,4 +1,4 @@
-"""Networks that learn: the student in its shapes, and a SegFormer that becomes a teacher."""
+"""Networks that learn: the student in its shapes, and a SegFormer or an EfficientNet that becomes a teacher."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +10,9 @@ from bsdnet.checkpoint import CheckpointMetadata, load_backbone, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, BSDNetConfig
-from trainer.efficientnet import EFFICIENTNETS, EfficientNetSegmenter
+from trainer.efficientnet import EFFICIENTNETS, IMAGENET, EfficientNetSegmenter
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
-from trainer.segformer import SegFormerSegmenter
+from trainer.segformer import VARIANTS, SegFormerSegmenter
 from trainer.widening import widen
 
 CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
@@ -144,17 +144,29 @@ def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained
     Args:
         recipe: the variant and the seed.
         classes: what the logits mean.
-        pretrained: folder from `bsdnet-train pretrain`, or a Hugging Face name such as `nvidia/mit-b2`, of the encoder.
+        pretrained: folder from `bsdnet-train pretrain`, or a Hugging Face name such as `nvidia/mit-b2`, of the encoder;
+            of an EfficientNet, which must have one, `imagenet` or a file of such weights.
 
     Raises:
-        ConfigError: there is no such variant.
+        ConfigError: there is no such variant, or `pretrained` is for another kind.
         TrainingError: transformers is not installed, or the encoder cannot be read or does not fit.
     """
     torch.manual_seed(recipe.seed)
+    if recipe.model not in (*VARIANTS, *EFFICIENTNETS):
+        raise ConfigError(f"no teacher {recipe.model!r}; expected one of {', '.join((*VARIANTS, *EFFICIENTNETS))}")
     network: SegFormerSegmenter | EfficientNetSegmenter
     if recipe.model in EFFICIENTNETS:
+        if pretrained is None:
+            raise ConfigError(
+                "an EfficientNet keeps its encoder's first layers and statistics as they are, so it needs --pretrained "
+                f"{IMAGENET}"
+            )
         network = EfficientNetSegmenter(recipe.model, classes.names, recipe.train_size)
     else:
+        if pretrained == IMAGENET:
+            raise ConfigError(
+                f"--pretrained {IMAGENET} is an EfficientNet's: a SegFormer's encoder is a folder or a name"
+            )
         network = SegFormerSegmenter(recipe.model, classes)
     if pretrained is not None:
         network.load_encoder(pretrained)

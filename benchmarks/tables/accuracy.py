@@ -25,12 +25,12 @@ def miou(val: dict[str, Any], test: dict[str, Any]) -> str:
     return f"mIoU **{percent(test['miou'])}** on test and\n{percent(val['miou'])} on validation"
 
 
-def by_class(val: dict[str, Any], test: dict[str, Any], big_val: dict[str, Any], big_test: dict[str, Any]) -> str:
-    """IoU of every class on both splits, of S and of B."""
-    splits = (val, test, big_val, big_test)
+def by_class(*splits: dict[str, Any]) -> str:
+    """IoU of every class on validation and test, of S, of B and of the teacher."""
     rows = [["**mIoU**", *(f"**{percent(split['miou'])}**" for split in splits)]]
-    rows += [[name, *(percent(split["iou"][name]) for split in splits)] for name in test["iou"]]
-    return table(["class", "S: val", "S: test", "B: val", "B: test"], rows)
+    rows += [[name, *(percent(split["iou"][name]) for split in splits)] for name in splits[0]["iou"]]
+    header = [f"{network}: {split}" for network in ("S", "B", "teacher") for split in ("val", "test")]
+    return table(["class", *header], rows)
 
 
 def drive(name: str, report: dict[str, Any]) -> str:
@@ -46,6 +46,13 @@ def recipe(first: dict[str, Any], *further: dict[str, Any]) -> str:
             raise ValueError("the runs differ in more than length and seed")
         text += f";\nthen {_length(run)} more from these weights, the rate beginning anew, seed {run['seed']}"
     return text
+
+
+def distilled_recipe(run: dict[str, Any]) -> str:
+    """The numbers of a run that learnt from a teacher too, on pictures with labels and without."""
+    share = f"a share of {run['unlabelled_share']:g} of them of {run['unlabelled_images']} mosaics without labels"
+    losses = f"SIDM with weights {run['cwd_weight']:g} for CWD and {run['ofa_weight']:g} for OFA"
+    return f"{_length(run)}, {_numbers(run)};\n{share}; {losses}, seed {run['seed']}"
 
 
 def _length(run: dict[str, Any]) -> str:

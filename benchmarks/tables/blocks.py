@@ -19,6 +19,7 @@ class Block(NamedTuple):
 _RUNS = tuple(f"camvid-s-run-{number}.recipe.json" for number in (1, 2, 3))
 _SPLITS = ("camvid-s.val.json", "camvid-s.test.json")
 _SPLITS_B = ("camvid-b.val.json", "camvid-b.test.json")
+_SPLITS_TEACHER = ("camvid-teacher.val.json", "camvid-teacher.test.json")
 _PEERS = ("speed-peers-cpu.json",)
 _STEADINESS = ("temporal-consistency.json",)
 _SMOOTHING = ("smoothing-command-cpu.json",)
@@ -29,12 +30,14 @@ BLOCKS = {
     "parameters-b": Block(partial(speed.parameters, model="BSDNet-B"), _PEERS),
     "miou": Block(accuracy.miou, _SPLITS),
     "miou-b": Block(accuracy.miou, _SPLITS_B),
-    "by-class": Block(accuracy.by_class, (*_SPLITS, *_SPLITS_B)),
+    "by-class": Block(accuracy.by_class, (*_SPLITS, *_SPLITS_B, *_SPLITS_TEACHER)),
     "drive-0001TP": Block(partial(accuracy.drive, "0001TP"), ("camvid-s.test.json",)),
     "drive-Seq05VD": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-s.test.json",)),
     "drive-0001TP-b": Block(partial(accuracy.drive, "0001TP"), ("camvid-b.test.json",)),
     "drive-Seq05VD-b": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-b.test.json",)),
     "recipe": Block(accuracy.recipe, _RUNS),
+    "recipe-distilled": Block(accuracy.distilled_recipe, ("camvid-s-run-4.recipe.json",)),
+    "recipe-teacher": Block(accuracy.recipe, ("camvid-teacher.recipe.json",)),
     "recipe-b": Block(accuracy.recipe, ("camvid-b-run-1.recipe.json",)),
     "top-1": Block(partial(accuracy.top_1, digits=1), ("pretrain-s.log",)),
     "top-1-exact": Block(partial(accuracy.top_1, digits=2), ("pretrain-s.log",)),

@@ -52,6 +52,12 @@ def test_the_figures_are_those_of_the_shipped_weights(name: str, weights: str):
     assert report["weights_sha256"] == sha256_of(default_weights(weights))
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_teachers_figures_are_those_of_its_checkpoint(split: str):
+    report = json.loads((ROOT / RESULTS / f"camvid-teacher.{split}.json").read_text())
+    assert report["weights_sha256"] == sha256_of(ROOT / "checkpoints" / "teacher-camvid" / "model.safetensors")
+
+
 def test_the_corruptions_were_shown_to_the_shipped_weights():
     report = json.loads((ROOT / RESULTS / "robustness.json").read_text())
     assert report["weights_sha256"] == {"shipped": sha256_of(default_weights())}
@@ -225,6 +231,16 @@ def test_a_recipe_names_what_is_switched_on():
     )
     with pytest.raises(ValueError, match="more than length and seed"):
         accuracy.recipe(recipe, longer | {"color_jitter": 0.5})
+
+
+def test_a_distilled_recipe_names_what_was_learnt_from():
+    run = json.loads((ROOT / RESULTS / "camvid-s-run-1.recipe.json").read_text())
+    run |= {"epochs": None, "iterations": 500, "unlabelled_share": 0.25, "unlabelled_images": 7, "cwd_weight": 5.0,
+            "ofa_weight": 3.0, "seed": 9}  # fmt: skip
+    assert accuracy.distilled_recipe(run).startswith("500 steps, batches of 8 crops of ")
+    assert accuracy.distilled_recipe(run).endswith(
+        ";\na share of 0.25 of them of 7 mosaics without labels; SIDM with weights 5 for CWD and 3 for OFA, seed 9"
+    )
 
 
 def test_pretraining_is_as_good_as_its_log_says_at_the_end():

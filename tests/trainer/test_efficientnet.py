@@ -139,8 +139,9 @@ def test_a_file_that_holds_no_weights(tmp_path: Path, content: bytes):
 
 def test_another_variants_weights_are_refused():
     network = segmenter("efficientnet-lite2")
-    with pytest.raises(TrainingError, match="cannot be loaded as the encoder of efficientnet-lite2"):
+    with pytest.raises(TrainingError, match="cannot be loaded as the encoder of efficientnet-lite2") as caught:
         network.load_encoder(str(imagenet("efficientnet-lite0")))
+    assert "blocks.16.expand" in str(caught.value)
 
 
 def test_the_encoders_first_layers_and_all_its_statistics_stay(tmp_path: Path):
@@ -160,22 +161,47 @@ def test_the_encoders_first_layers_and_all_its_statistics_stay(tmp_path: Path):
 
 
 def test_what_is_saved_teaches(tmp_path: Path):
-    network = segmenter().eval()
-    network.save(tmp_path / "best")
-    network.save(tmp_path / "best")  # over the one before
+    segmenter().save(tmp_path / "best")
+    segmenter(seed=1).save(tmp_path / "best")  # over the one before
+    network = load_efficientnet(tmp_path / "best").eval()
+    for name, tensor in segmenter(seed=1).state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, rtol=1e-3, atol=1e-6)  # fp16
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert load_efficientnet(tmp_path / "best").train_size == (96, 128)
+    assert network.train_size == (96, 128)
     teacher = load_teacher([str(tmp_path / "best")], CAMVID_11, CPU)
     found, expected = teacher(pictures().requires_grad_()), network.forward_all(pictures())
-    at_stride8 = (*expected[:2], *(F.avg_pool2d(maps, 2) for maps in expected[2:]))
-    for ours, theirs in zip(found[:3], at_stride8[:3], strict=True):
-        deviation = theirs.std((2, 3)).mean()
-        torch.testing.assert_close(ours * deviation, theirs, rtol=1e-3, atol=1e-4)  # batch norms are folded
-        assert ours.std((2, 3)).mean().item() == pytest.approx(1, rel=1e-3)
-    torch.testing.assert_close(found.logits, at_stride8[3], rtol=1e-3, atol=1e-4)
+    assert load_file(tmp_path / "best" / "model.safetensors")["classifier.weight"].dtype == torch.float16
+    at_stride8 = (*expected[:2], F.avg_pool2d(expected.decoder, 2))
+    for ours, theirs in zip(found[:3], at_stride8, strict=True):
+        deviation = theirs.std((2, 3), correction=0).mean(1)  # of each picture
+        torch.testing.assert_close(ours, theirs / deviation[:, None, None, None], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-4, atol=1e-4)
     assert not any(maps.requires_grad for maps in found)
     assert teacher.channels == TeacherChannels(112, 320, 128)
     assert [maps.shape[1] for maps in found] == [*teacher.channels, 11]
+
+
+def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path):
+    network = segmenter()
+    network.classifier.weight.data[0] = 1e6
+    with pytest.raises(TrainingError, match=r"classifier\.weight are not finite"):
+        network.save(tmp_path / "best")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_says_the_same_alone_and_beside_others(tmp_path: Path):
+    segmenter().save(tmp_path / "best")
+    teacher = load_teacher([str(tmp_path / "best")], CAMVID_11, CPU)
+    bright = torch.cat([pictures(), 20 * pictures()])
+    for together, alone in zip(teacher(bright), teacher(pictures()), strict=True):
+        torch.testing.assert_close(together[:2], alone, rtol=1e-3, atol=1e-3)
+    assert all(maps.isfinite().all() for maps in teacher(pictures((32, 32))))  # one position at stride 32
+
+
+def test_several_gpus_do_not_change_the_statistics_either():
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(segmenter()).train()
+    assert not any(norm.training for norm in network.encoder.modules() if isinstance(norm, nn.SyncBatchNorm))
+    assert all(norm.training for norm in network.context.modules() if isinstance(norm, nn.SyncBatchNorm))
 
 
 def without_a_tensor(file: Path) -> None:
@@ -196,13 +222,29 @@ def without_meaning(file: Path) -> None:
 MEANING = {"variant": "efficientnet-lite0", "classes": CAMVID_11.names, "train_size": [96, 128]}
 
 
-@pytest.mark.parametrize("harm", [without_a_tensor, of_another_variant, without_meaning])
-def test_a_folder_that_holds_no_whole_network(tmp_path: Path, harm):
+def cut_off(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:1000])
+
+
+def of_another_program(file: Path) -> None:
+    save_file(load_file(file), file, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("harm", "reason"),
+    [
+        (without_a_tensor, "classifier.bias"), (of_another_variant, "no EfficientNet 'efficientnet-b7'"),
+        (without_meaning, "network"), (cut_off, "header"), (of_another_program, "another program's"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_holds_no_whole_network(tmp_path: Path, harm, reason: str):
     segmenter().save(tmp_path / "best")
     harm(tmp_path / "best" / "model.safetensors")
     assert holds_efficientnet(tmp_path / "best")
     with pytest.raises(TrainingError, match="cannot be loaded as an EfficientNet") as caught:
         load_teacher([str(tmp_path / "best")], CAMVID_11, CPU)
+    assert reason in str(caught.value)
+    assert "--teacher FOLDER" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -210,13 +252,16 @@ def test_other_folders_are_none(tmp_path: Path):
     assert not holds_efficientnet(tmp_path)
     assert not holds_efficientnet(tmp_path / "missing")
     (tmp_path / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "config.json").write_text("{}")  # as transformers writes it
     assert not holds_efficientnet(tmp_path)
 
 
 def test_it_is_trained_evaluated_and_learnt_from(street_camvid: Path, tmp_path: Path):
     common = ["--dataset", "camvid", "--data-dir", street_camvid]
     small = ["--iterations", 2, "--batch-size", 2, "--crop-size", "64x64", "--set", "train_size=128x96"]
-    result = run("teacher", *common, "--output", tmp_path / "t", "--model", "efficientnet-lite0", *small)
+    training = ["teacher", *common, "--output", tmp_path / "t", "--model", "efficientnet-lite0", *small]
+    assert_one_line(run(*training), "it needs --pretrained imagenet", exit_code=2)
+    result = run(*training, "--pretrained", imagenet("efficientnet-lite0"))
     assert result.exit_code == 0, result.stderr
     teacher = tmp_path / "t" / "last"
     report = json.loads(run(*common, "--eval", "train", "--weights", teacher, "--json").output)
@@ -229,3 +274,7 @@ def test_it_is_trained_evaluated_and_learnt_from(street_camvid: Path, tmp_path: 
         "--pretrained", tmp_path / "missing.pth",
     )  # fmt: skip
     assert_one_line(missing, "missing.pth", "cannot be loaded as the encoder")
+    segformer = run("teacher", *common, "--output", tmp_path / "u", *small, "--pretrained", "imagenet")
+    assert_one_line(segformer, "--pretrained imagenet is an EfficientNet's", exit_code=2)
+    unknown = run("teacher", *common, "--output", tmp_path / "u", *small, "--set", "model=efficientnet-b0")
+    assert_one_line(unknown, "no teacher 'efficientnet-b0'", "segformer-b0", "efficientnet-lite0", exit_code=2)

@@ -155,12 +155,13 @@ def test_without_labels_the_teacher_tells_the_classes_of_valid_pixels():
     assert found["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-6)
 
 
-def test_beside_labels_the_teacher_alone_tells_what_is_marked_as_taught():
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_beside_labels_the_teacher_alone_tells_what_is_marked_as_taught(share: float):
     images, labels = images_and_labels()
     labels[1] = 255
     taught = labels.clone()
     taught[1] = TAUGHT
-    recipe = replace(PLAIN, distill="sidm", hard_pixel_share=1.0)
+    recipe = replace(PLAIN, distill="sidm", hard_pixel_share=share)
     objective = SegmentationObjective(student(), recipe, teacher=Oracle(3))
     void, found = parts(objective, images, labels), parts(objective, images, taught)
     assert found["ce"] == void["ce"]  # learnt from labels alone

@@ -1,6 +1,7 @@
 """Pictures without labels beside labelled ones: mosaics of small pictures, and several sources as one."""
 
 import json
+import pickle
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ def test_mosaics_are_filled_with_small_pictures(tiles: Path):
         sides.update(changes[:1])
     assert len(sides) > 3  # tiles of many sizes
     assert min(sides) >= 40
+    assert np.array_equal(pickle.loads(pickle.dumps(mosaics))[3][0], mosaics[3][0])  # as worker processes get them
     with pytest.raises(IndexError):
         mosaics[10]
     assert mosaics.name(3) == f"{tiles}#3"
@@ -59,15 +61,16 @@ def test_tiles_are_laid_whole_and_upright(tmp_path: Path):
     gradient = np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None] * 4, (64, 64, 3))
     with zipfile.ZipFile(tmp_path / "train.zip", "w") as archive:
         archive.writestr("n0/a.png", cv2.imencode(".png", np.ascontiguousarray(gradient))[1].tobytes())
-    rgb, _ = Mosaics(tmp_path, CAMVID_11, (256, 256))[0]
+    rgb, _ = Mosaics(tmp_path, CAMVID_11, (900, 64))[0]
     assert (rgb == rgb[:, :1]).all()  # the same in each column
     assert rgb[0, 0, 0] < 8
     falls = np.flatnonzero(np.diff(rgb[:, 0, 0].astype(int)) < -100)
-    assert len(set(np.diff(falls))) <= 1  # each as high as the one before
+    assert len(falls) > 5
+    assert len(set(np.diff(falls))) == 1  # each as high as the one before
 
 
 def test_without_small_pictures(tmp_path: Path):
-    with pytest.raises(DatasetError, match=r"train\.zip"):
+    with pytest.raises(DatasetError, match="neither the folder"):
         Mosaics(tmp_path, CAMVID_11, (64, 64))
 
 
@@ -92,7 +95,14 @@ def test_what_they_need(tiles: Path, changes: dict[str, str], labelled: bool, me
     data = SegmentationData(train=images, val=images, labelled=labelled, description={})
     with pytest.raises(ConfigError, match=message):
         with_unlabelled(data, [tiles], 1, replace(CAMVID_360, **changes))
-    assert with_unlabelled(data, [], 1, replace(CAMVID_360, **changes)) is data
+    assert with_unlabelled(data, [], 1, replace(CAMVID_360, **changes)).unlabelled is None
+
+
+def test_small_pictures_beside_others_are_refused(tiles: Path):
+    images = Mosaics(tiles, CAMVID_11, (64, 96))
+    write_picture(tiles / "street.png", picture(1))
+    with pytest.raises(ConfigError, match="and others beside them"):
+        with_unlabelled(SegmentationData(train=images, val=images, description={}), [tiles], 1, CAMVID_360)
 
 
 def test_a_run_learns_from_them(street_camvid: Path, tiles: Path, tmp_path: Path):
@@ -108,6 +118,11 @@ def test_a_run_learns_from_them(street_camvid: Path, tiles: Path, tmp_path: Path
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["unlabelled"] == ["tiles"]
     assert (described["images"], described["unlabelled_images"], described["unlabelled_share"]) == (12, 10, 0.5)
+    again = train(street_camvid, tmp_path / "run", *arguments[:4], "--resume")
+    assert_one_line(again, "was made with unlabelled = ['tiles'], this run has None")
+    useless = train(street_camvid, tmp_path / "no", *arguments[:4], "--unlabelled-share", "0.5")
+    assert "--unlabelled-share is of no use without --unlabelled" in useless.stderr
+    assert not (tmp_path / "no").exists()  # nothing was begun
     other = run(
         "--dataset", "camvid", "--data-dir", street_camvid, "--output", tmp_path / "none", "--distill", "none",
         "--unlabelled", tiles,

@@ -176,7 +176,7 @@ def _recordings(paths: Sequence[Path]) -> dict[Path, dict[Path, None]]:
     """Sort files and folders into recordings: a folder with its pictures, each once, or a video with none."""
     recordings: dict[Path, dict[Path, None]] = {}
     for path in paths:
-        files = sorted(file for file in path.iterdir() if _is_medium(file)) if path.is_dir() else [path]
+        files = sorted(file for file in path.iterdir() if is_medium(file)) if path.is_dir() else [path]
         if not files:
             raise DatasetError(f"{path} holds neither pictures ({', '.join(_PICTURES)}) nor videos")
         for file in files:
@@ -187,7 +187,8 @@ def _recordings(paths: Sequence[Path]) -> dict[Path, dict[Path, None]]:
     return recordings
 
 
-def _is_medium(file: Path) -> bool:
+def is_medium(file: Path) -> bool:
+    """Tell by its name whether a file is a picture or a video."""
     return file.suffix.lower() in _PICTURES + _VIDEOS and not file.name.startswith(".")
 
 

@@ -18,7 +18,7 @@ class OptimizerRecipe:
     """
 
     model: str = "s"
-    """Network: `s` or `b`, or a SegFormer such as `segformer-b1` where a teacher is trained."""
+    """Network: `s` or `b`, or where a teacher is trained one of its variants, such as `segformer-b1`."""
     iterations: int | None = None
     """Steps of the run; exactly one of `iterations` and `epochs` is given."""
     epochs: int | None = None

@@ -35,7 +35,7 @@ class SegmentationRecipe(OptimizerRecipe):
     distill: Distillation = "sidm"  # the paper's
     """What is learnt from the teacher: features (`cwd`), logits (`ofa`), both (`sidm`), nothing (`none`)."""
     teachers: tuple[str, ...] = ()
-    """Folders or Hugging Face names of SegFormers; several form an ensemble."""
+    """Folders and Hugging Face names of teachers, and files of BSDNets; several form an ensemble."""
     theta: float = 1.5  # the paper's best
     """Exponent of OFA's target term (equation 7)."""
     temperature: float = 4.0  # ours; CWD's paper uses it for features

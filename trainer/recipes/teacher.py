@@ -8,14 +8,14 @@ from trainer.recipes.segmentation import Distillation, SegmentationRecipe
 
 @dataclass(frozen=True, kw_only=True)
 class TeacherRecipe(SegmentationRecipe):
-    """Supervised training of a SegFormer on labelled pictures.
+    """Supervised training of a SegFormer or an EfficientNet on labelled pictures.
 
     Raises:
         ConfigError: a field has a value that cannot work; the message names it.
     """
 
     model: str = "segformer-b2"
-    """One of `trainer.segformer.VARIANTS`."""
+    """One of `trainer.segformer.VARIANTS` or `trainer.efficientnet.EFFICIENTNETS`."""
     distill: Distillation = "none"
     """A teacher learns from labels: `none`."""
     head_lr_factor: float = 10.0  # the SegFormer paper's
