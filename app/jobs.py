@@ -38,6 +38,7 @@ class Jobs(QObject):
         done: Callable[[T], None] = lambda _: None,
         failed: Callable[[Exception], None] = lambda _: None,
         unwanted: Callable[[T], None] = lambda _: None,
+        failed_late: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """Do `work` on a thread.
 
@@ -47,6 +48,7 @@ class Jobs(QObject):
             done: given the outcome, on this object's thread.
             failed: given what `work` raised, on this object's thread.
             unwanted: given the outcome on the job's thread if it came after `close`.
+            failed_late: given what `work` raised on the job's thread if that was after `close`.
         """
 
         def run() -> None:
@@ -54,7 +56,8 @@ class Jobs(QObject):
                 outcome = work()
             except Exception as error:
                 failure = error  # Python forgets `error` at the end of this block
-                self._deliver(lambda: failed(failure))
+                if not self._deliver(lambda: failed(failure)):
+                    failed_late(failure)
             else:
                 if not self._deliver(lambda: done(outcome)):
                     unwanted(outcome)

@@ -1,6 +1,7 @@
 """Pictures that are kept, and where."""
 
 import contextlib
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from app.jobs import Jobs
 from app.naming import new_path
 from app.problems import sentence
 from app.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 def to_image(rgb: NDArray[np.uint8]) -> QImage:
@@ -70,6 +73,7 @@ class Keeper:
             lambda: save_png(_draw(composed, look), folder, spec),
             done=lambda path: self.tell(f"Saved {path.name}"),
             failed=lambda error: self._banner.say(f"The picture was not saved: {sentence(error)}"),
+            failed_late=lambda error: logger.error("the picture was not saved: %s", sentence(error)),
         )
 
     def copy(self, composed: Composed | None, look: Look) -> None:

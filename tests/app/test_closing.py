@@ -101,6 +101,20 @@ def test_saving(qtbot, start, settings, monkeypatch):
     assert there == [".png"], "it is there before the process may end"
 
 
+def test_saving_in_vain(qtbot, start, monkeypatch, caplog):
+    def fail_slowly(*arguments):
+        time.sleep(0.5)
+        raise OSError(28, "No space left on device", "street.png")
+
+    monkeypatch.setattr(keeping, "save_png", fail_slowly)
+    window = start("clip")
+    window.actions_by_name["save"].trigger()
+    close(qtbot, window)
+    assert [record.getMessage() for record in caplog.records if record.name == "app.keeping"] == [
+        "the picture was not saved: street.png: No space left on device."
+    ], "there is no window to say it in"
+
+
 def test_looking_for_cameras(qtbot, window, monkeypatch):
     def list_slowly():
         time.sleep(0.3)

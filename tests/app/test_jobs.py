@@ -41,6 +41,15 @@ def test_what_comes_too_late_is_given_up_where_it_was_made(qtbot, jobs):
     assert unwanted == ["source"]
 
 
+def test_what_fails_too_late_is_told_where_it_failed(qtbot, jobs):
+    gate, late = threading.Event(), []
+    jobs.start("save", lambda: gate.wait(5) and 1 / 0, failed=pytest.fail, failed_late=late.append)
+    jobs.close()
+    gate.set()
+    assert jobs.wait(5)
+    assert [type(error) for error in late] == [ZeroDivisionError]
+
+
 def test_threads_beside_others_are_waited_for_with_them(qtbot, jobs):
     gate, beside = threading.Event(), Jobs(beside=jobs)
     beside.start("save", lambda: gate.wait(5), done=pytest.fail)
