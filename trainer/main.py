@@ -14,9 +14,10 @@ import click
 import torch
 from click.core import ParameterSource
 
-from bsdnet.checkpoint import sha256_of
+from bsdnet.checkpoint import save_checkpoint, sha256_of
 from bsdnet.errors import BsdnetError, ConfigError, one_line
 from bsdnet.machine import describe_measurement
+from trainer.averaging import average_weights
 from trainer.data import (
     DATASETS,
     RECIPES,
@@ -226,6 +227,20 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
         workers = _workers(options, device)
         task = SegmentationTask(recipe, trainee, data, device, processes=processes, workers=workers)
         run_task(task, folder, options, processes)
+
+
+@cli.command()
+@click.argument("weights", nargs=-1, required=True, type=FILE)
+@click.option("--output", required=True, type=FILE, help="File to write, .safetensors.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def average(weights: tuple[Path, ...], output: Path, debug: bool) -> None:
+    """Average networks that went on from the same weights into one, which often bears unknown pictures better.
+
+    \b
+    bsdnet-train average runs/a/last.safetensors runs/b/last.safetensors --output mean.safetensors
+    """  # noqa: D301 - click takes the backspace for "keep these lines"
+    mean = average_weights(weights)
+    save_checkpoint(output, mean.model, mean.metadata)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -37,6 +37,7 @@ BLOCKS = {
     "drive-Seq05VD-b": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-b.test.json",)),
     "recipe": Block(accuracy.recipe, _RUNS),
     "recipe-distilled": Block(accuracy.distilled_recipe, ("camvid-s-run-4.recipe.json",)),
+    "recipe-distilled-further": Block(accuracy.distilled_recipe, ("camvid-s-run-5.recipe.json",)),
     "recipe-teacher": Block(accuracy.recipe, ("camvid-teacher.recipe.json",)),
     "recipe-b": Block(accuracy.recipe, ("camvid-b-run-1.recipe.json",)),
     "top-1": Block(partial(accuracy.top_1, digits=1), ("pretrain-s.log",)),
