@@ -142,7 +142,7 @@ def load_backbone(path: Path, backbone: Backbone) -> None:
 
 
 def _write(path: Path, state: dict[str, Tensor], texts: dict[str, str]) -> None:
-    tensors = {name: _stored(name, tensor) for name, tensor in state.items()}
+    tensors = {name: as_stored(name, tensor) for name, tensor in state.items()}
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
             partial = Path(handle.name)
@@ -159,7 +159,12 @@ def _write(path: Path, state: dict[str, Tensor], texts: dict[str, str]) -> None:
         raise CheckpointError(f"weights cannot be written to {path}: {reason}") from error
 
 
-def _stored(name: str, tensor: Tensor) -> Tensor:
+def as_stored(name: str, tensor: Tensor) -> Tensor:
+    """Give a weight as files hold it, on the CPU: kernels in fp16, what has one dimension as it is.
+
+    Raises:
+        CheckpointError: it is not finite in fp16.
+    """
     if tensor.ndim <= 1:
         return tensor.detach().cpu().contiguous()
     half = tensor.detach().cpu().half().contiguous()

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, as_stored
 from bsdnet.errors import ConfigError, TrainingError
-from trainer.segformer import write_folder
+from trainer.folder import write_folder
 
 _SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite1": (1.0, 1.1), "efficientnet-lite2": (1.1, 1.2)}
 """Width and depth as multiples of EfficientNet-B0's."""
@@ -139,18 +139,17 @@ class EfficientNetEncoder(nn.Module):
         self.stem = _conv_norm(3, _STEM_CHANNELS, 3, 2)
         blocks: list[_InvertedResidual] = []
         channels = _STEM_CHANNELS
-        ends = []
+        ends: list[tuple[int, int]] = []  # of each stage: its last block, and the channels of that
         for index, (repeats, kernel, stride, expansion, base) in enumerate(_STAGES):
             at_end = index in (0, len(_STAGES) - 1)  # whose depth the Lite variants do not scale
             out = _round_to_8(base * width)
             for number in range(repeats if at_end else math.ceil(repeats * depth)):
                 blocks.append(_InvertedResidual(channels, out, kernel, 1 if number else stride, expansion))
                 channels = out
-            ends.append(len(blocks) - 1)
+            ends.append((len(blocks) - 1, channels))
         self.blocks = nn.ModuleList(blocks)
-        self.channels = tuple(_round_to_8(_STAGES[index][4] * width) for index in _TAPPED)
-        self._taps = [ends[index] for index in _TAPPED]
-        # What the first layers look for, edges and colours, is the same everywhere, and they are half of the cost.
+        self._taps, self.channels = zip(*(ends[index] for index in _TAPPED), strict=True)
+        # What the first layers look for is the same everywhere, and their gradient takes as long as all others'.
         for part in (self.stem, *blocks[: self._taps[0] + 1]):
             part.requires_grad_(False)
         # TensorFlow's pictures lie in -1 to 1; ours are normalised with ImageNet's mean and deviation.
@@ -195,7 +194,7 @@ class _PooledContext(nn.Module):
         super().__init__()
         self.reduce = _ConvNormAct(in_channels, channels, 1)
         self.branches = nn.ModuleList(_ConvNormAct(channels, channels // len(_GRIDS), 1) for _ in _GRIDS)
-        self.fuse = _ConvNormAct(channels + channels // len(_GRIDS) * len(_GRIDS), channels, 1)
+        self.fuse = _ConvNormAct(2 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
@@ -277,13 +276,10 @@ class EfficientNetSegmenter(nn.Module):
         """Write a folder that `load_efficientnet` reads: kernels in fp16, batch norms and biases in fp32.
 
         Raises:
-            TrainingError: it cannot be written, or a weight is not finite in fp16.
+            TrainingError: it cannot be written.
+            CheckpointError: a weight is not finite in fp16.
         """
-        tensors = {}
-        for name, tensor in self.state_dict().items():
-            tensors[name] = (tensor.half() if tensor.ndim > 1 else tensor).detach().cpu().contiguous()
-            if not tensors[name].isfinite().all():
-                raise TrainingError(f"{folder} is not written: weights of {name} are not finite in fp16")
+        tensors = {name: as_stored(name, tensor) for name, tensor in self.state_dict().items()}
         meaning = {"variant": self.variant, "classes": self.class_names, "train_size": self.train_size}
         texts = {"format": _FORMAT, "network": json.dumps(meaning)}
         write_folder(lambda partial: save_file(tensors, partial / _FILE, texts), folder)

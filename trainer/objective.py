@@ -91,9 +91,9 @@ class SegmentationObjective(nn.Module):
             taught = None if self._teacher is None else self._teacher(images)
             output = self.network(images)
             auxiliary = None if self.auxiliary is None else self.auxiliary(output.stage3)
-        known = labels.masked_fill(labels == TAUGHT, IGNORE_INDEX)
         if taught is not None and not self._labelled:
-            known = labels = torch.where(labels == IGNORE_INDEX, labels, enlarge(taught.logits, labels).argmax(1))
+            labels = torch.where(labels == IGNORE_INDEX, labels, enlarge(taught.logits, labels).argmax(1))
+        known = labels.masked_fill(labels == TAUGHT, IGNORE_INDEX)
         parts = {"ce": self._cross_entropy(_logits(output), known, counts[0])}
         loss = parts["ce"]
         if self.sidm is not None and taught is not None:

@@ -18,9 +18,8 @@ from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.distributed import Processes
-from trainer.efficientnet import holds_efficientnet, load_efficientnet
 from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou
-from trainer.teacher import load_teacher
+from trainer.teacher import EfficientNetTeacher, load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,13 +130,12 @@ def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Ev
     if weights.is_dir():
         advice = "expected a .safetensors file of a student, or the folder of a teacher"
         teacher = load_teacher([str(weights)], classes, device, advice=advice)
-        size = load_efficientnet(weights).train_size if holds_efficientnet(weights) else None
         return _Evaluated(
             network=lambda images: teacher(images).logits,
             classes=classes,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            short_side=size and min(size),
+            short_side=min(teacher.train_size) if isinstance(teacher, EfficientNetTeacher) else None,
         )
     checkpoint = load_checkpoint(weights)
     metadata = checkpoint.metadata

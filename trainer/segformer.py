@@ -4,18 +4,14 @@ Source: Xie et al., "SegFormer: Simple and Efficient Design for Semantic Segment
 """
 
 import logging
-import os
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError, TrainingError
+from trainer.folder import write_folder
 
 if TYPE_CHECKING:
     from transformers import SegformerConfig
@@ -99,34 +95,6 @@ class SegFormerClassifier(nn.Module):
             TrainingError: the folder cannot be written.
         """
         write_folder(self.network.save_pretrained, path.with_suffix(""))
-
-
-def write_folder(write: Callable[[Path], object], folder: Path) -> None:
-    """Write a folder that is there whole or not at all.
-
-    Args:
-        write: writes the files into the empty folder that it is given.
-        folder: what it is called in the end; an older one is replaced.
-
-    Raises:
-        TrainingError: the folder cannot be written.
-    """
-    try:
-        partial = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            (partial / "new").mkdir()
-            write(partial / "new")
-            for path in (partial / "new").iterdir():
-                path.chmod(0o644)
-                with path.open("rb") as written:
-                    os.fsync(written.fileno())
-            if folder.exists():  # a folder cannot take another one's name, so the old one goes aside first
-                folder.rename(partial / "old")
-            (partial / "new").rename(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 class SegFormerSegmenter(nn.Module):

@@ -134,6 +134,8 @@ class EfficientNetTeacher:
     def __init__(self, network: EfficientNetSegmenter, sources: Sequence[Sequence[int]], device: torch.device) -> None:
         *_, stage3, stage4 = network.encoder.channels
         self.channels = TeacherChannels(stage3, stage4, network.decoder_channels)
+        self.train_size = network.train_size
+        """Height and width of the pictures that it was trained on."""
         self._network = place(fold_batch_norms(network), device)
         self._sources = [torch.tensor(indices, device=device) for indices in sources]
 

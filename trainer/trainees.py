@@ -132,6 +132,7 @@ class FutureTeacher:
 
         Raises:
             TrainingError: the folder cannot be written.
+            CheckpointError: a weight is not finite in fp16.
         """
         if not isinstance(network, SegFormerSegmenter | EfficientNetSegmenter):
             raise TypeError(f"expected a network of a teacher, got {type(network).__name__}")

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from bsdnet.classes import CAMVID_11
-from bsdnet.errors import ConfigError, TrainingError
+from bsdnet.errors import CheckpointError, ConfigError, TrainingError
 from tests.trainer.command import assert_one_line, run
 from trainer.datasets.imagenet import ZippedImages
 from trainer.device import normalize
@@ -184,7 +184,7 @@ def test_what_is_saved_teaches(tmp_path: Path):
 def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path):
     network = segmenter()
     network.classifier.weight.data[0] = 1e6
-    with pytest.raises(TrainingError, match=r"classifier\.weight are not finite"):
+    with pytest.raises(CheckpointError, match=r"classifier\.weight are not finite"):
         network.save(tmp_path / "best")
     assert not list(tmp_path.iterdir())
 
