@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 _WINDOW = 50
 """Steps that a mean runs over, and between two points of a curve."""
+_LINE_EVERY_S = 60.0
+"""Seconds between two log lines where there is no bar."""
 _PANEL_PX = 512
 """Longer side of a picture in TensorBoard."""
 _GAP_PX = 4
@@ -41,7 +43,8 @@ class _Step(NamedTuple):
 class RunMonitor:
     """The bar, the log lines and the curves of one run; a context manager, or `close` it.
 
-    The bar is drawn on stderr if that is a terminal; log lines go above it. TensorBoard's files are in the folder's
+    The bar is drawn on stderr if that is a terminal; log lines go above it. Elsewhere, as in a file, a line a minute says
+    what the bar would. TensorBoard's files are in the folder's
     `tensorboard`; what a killed run wrote there after the step that it resumes from is hidden.
 
     Args:
@@ -85,6 +88,7 @@ class RunMonitor:
         self._steps: deque[_Step] = deque(maxlen=_WINDOW)
         self._paused_s = 0.0
         self._ends_s = deque([self._clock_s()], maxlen=_WINDOW + 1)
+        self._line_at_s = self._ends_s[0]
         self._lr = 0.0
 
     def __enter__(self) -> Self:
@@ -126,6 +130,8 @@ class RunMonitor:
         self._ends_s.append(self._clock_s())
         self._bar.set_postfix_str(self._summary(), refresh=False)
         self._bar.update()
+        if self._bar.disable and self._ends_s[-1] - self._line_at_s >= _LINE_EVERY_S:
+            self.log_line()
         if self._writer is not None and self._iteration % _WINDOW == 0:
             for name, value in self._scalars().items():
                 self._writer.add_scalar(name, value, self._iteration)
@@ -134,6 +140,7 @@ class RunMonitor:
         """Log what the bar shows, for runs whose output goes to a file."""
         if not self._enabled or not self._steps:
             return
+        self._line_at_s = self._ends_s[-1]
         left_s = (self._iterations - self._iteration) * self._batch_size / self._images_per_s()
         logger.info(
             "iteration %d of %d: %s, %s left without evaluations",

@@ -79,6 +79,24 @@ def test_without_a_terminal_there_is_no_bar_but_a_line(
     assert capfd.readouterr().err == ""
 
 
+def test_without_a_terminal_a_line_a_minute_shows_that_it_lives(
+    tmp_path: Path, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.INFO), monitor(tmp_path) as run:
+        make_steps(run, clock, 150)  # 75 s
+        run.log_line()  # an evaluation follows
+        make_steps(run, clock, 60)  # 30 s
+    assert [line.split(":")[0] for line in caplog.messages] == ["iteration 120 of 200", "iteration 150 of 200"]
+
+
+def test_above_a_bar_there_is_no_line_a_minute(
+    tmp_path: Path, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
+):
+    with terminal(), caplog.at_level(logging.INFO), monitor(tmp_path) as run:
+        make_steps(run, clock, 150)
+    assert caplog.messages == []
+
+
 def test_other_processes_than_the_main_one_are_silent(
     tmp_path: Path, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ):
