@@ -1,5 +1,6 @@
 """Several processes that train one network, as `torchrun` starts them; without it there is one."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,10 @@ def connect(device_name: str) -> Iterator[tuple[Processes, torch.device]]:
     if processes.count == 1:
         yield processes, device
         return
+    # Its functions have the group as a default argument if there is one when it is imported, which
+    # DistributedDataParallel does. Gloo's threads then outlive the group, and one that wants the interpreter's lock while
+    # that ends aborts the process.
+    importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(_BACKENDS[device.type], device_id=device if on_gpu else None)
     except (RuntimeError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Two processes on the CPU train as one does."""
 
 import copy
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -88,6 +89,9 @@ def worker(folder: Path) -> None:
             part = folder / f"accumulation-{accumulation}"
             part.mkdir(exist_ok=True)
             torch.save(train(processes, part, accumulation), part / f"rank-{processes.rank}.pt")
+    if sys.platform == "linux":  # one that outlived the group could abort the process at its end
+        threads = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
+        assert not [name for name in threads if "gloo" in name], threads
 
 
 def test_two_processes_learn_what_one_does_from_twice_the_batch(tmp_path: Path):
