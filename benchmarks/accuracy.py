@@ -1,13 +1,15 @@
-"""Train all that ships, and what says whether distillation helped: one command, which goes on where it stopped.
+r"""Train S and B with and without distillation, from their backbones on: one command, which goes on where it stopped.
 
     python benchmarks/accuracy.py --data data --runs runs/accuracy --output benchmarks/results
     python benchmarks/accuracy.py --data data --runs runs/accuracy --minutes 9 --jobs 3    # a part of it, three at once
+    python benchmarks/accuracy.py --data data --runs runs/pairs --only s-none-0,s-sidm-0 --epochs 20 \
+        --use teacher=checkpoints/teacher-camvid --use pretrain-s=checkpoints/backbone-s-tiny-imagenet.safetensors
 
-`data` holds `tiny-imagenet/` and `camvid/`. The runs, each a bsdnet-train in a folder of its own: backbones of S, B and
-of a SegFormer-B2 on Tiny-ImageNet; the SegFormer on CamVid as a teacher; S on labels alone and with SIDM, three seeds
-in pairs; B both ways; S and B with SIDM on train + val. Every one is judged after its last step, none by its best.
-When a run is finished its scores are kept; a run that is stopped has saved its state. The lengths suit one accelerator
-and half an hour, and nothing about them was chosen by the test pictures.
+`data` holds `tiny-imagenet/` and `camvid/`. The runs, each a bsdnet-train in a folder of its own: backbones of S and B
+on Tiny-ImageNet; an EfficientNet-Lite2 that saw ImageNet, on CamVid, as a teacher; S on labels alone and with SIDM,
+three seeds in pairs; B both ways; S and B with SIDM on train + val. Every one is judged after its last step, none by its
+best. When a run is finished its scores are kept; a run that is stopped has saved its state. The lengths suit one
+accelerator and half an hour, and nothing about them was chosen by the test pictures.
 """
 
 import json
@@ -17,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from bsdnet.machine import describe_machine
 _T_QUANTILES = (math.nan, 12.706, 4.303, 3.182, 2.776)  # of 95 %, both sides, by degrees of freedom
 _CAMVID = ("--dataset", "camvid", "--data-dir", "{data}/camvid")
 _MULTI_SCALE = ("--eval-scales", "0.75,1,1.25", "--eval-flip")
+_SIDM = ("--set", "cwd_weight=5", "--set", "ofa_weight=0.3")  # as the shipped weights were distilled
 _POLL_S = 0.5
 _STOP_S = 60.0
 _INTERRUPTED = 128 + signal.SIGINT  # how bsdnet-train ends when it has saved its state on Ctrl-C
@@ -56,7 +59,7 @@ def _pretraining(model: str, epochs: int) -> Run:
 
 def _student(model: str, distill: str, *, seed: int = 0, trainval: bool = False) -> Run:
     teacher = "teacher-trainval" if trainval else "teacher"
-    options = () if distill == "none" else ("--teacher", f"{{runs}}/{teacher}/last")
+    options = () if distill == "none" else ("--teacher", f"{{runs}}/{teacher}/last", *_SIDM)
     split = ("--train-split", "trainval") if trainval else ()
     judged = {"test": ("--eval", "test"), "test multi-scale": ("--eval", "test", *_MULTI_SCALE)}
     return Run(
@@ -71,11 +74,9 @@ def _student(model: str, distill: str, *, seed: int = 0, trainval: bool = False)
 
 
 def _teacher(*split: str) -> Run:
-    encoder = ("--model", "segformer-b2", "--pretrained", "{runs}/pretrain-teacher/last")
     return Run(
-        command=("teacher", *_CAMVID, *split, *encoder),
+        command=("teacher", *_CAMVID, *split, "--model", "efficientnet-lite2", "--pretrained", "imagenet"),
         epochs=120,
-        needs=("pretrain-teacher",),
         judged={"test": ("--eval", "test")} if split else {"val": ("--eval", "val"), "test": ("--eval", "test")},
         weights="last",
     )
@@ -83,7 +84,6 @@ def _teacher(*split: str) -> Run:
 
 RUNS: dict[str, Run] = {
     "pretrain-s": _pretraining("s", 60),
-    "pretrain-teacher": _pretraining("segformer-b2", 40),
     "teacher": _teacher(),
     **{f"s-{distill}-{seed}": _student("s", distill, seed=seed) for seed in range(3) for distill in ("none", "sidm")},
     "pretrain-b": _pretraining("b", 60),
@@ -100,6 +100,8 @@ RUNS: dict[str, Run] = {
 @click.option("--runs", type=click.Path(path_type=Path), required=True, help="Folder of the runs.")
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for accuracy.json and .md; default: --runs.")
 @click.option("--only", help="Names of runs, such as pretrain-s,s-none-0; what they need must be finished.")
+@click.option("--use", "used", multiple=True, metavar="RUN=PATH", help="Weights to take instead of training a run.")
+@click.option("--epochs", type=int, help="Length of the students' runs.")
 @click.option("--minutes", type=float, default=math.inf, help="Stop all after so long; the next call goes on.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at once.")
 @click.option("--iterations", help="Steps of every run, to try all this in a minute; its scores are of no use.")
@@ -109,13 +111,16 @@ def main(**options: Any) -> None:
     names = options["only"].split(",") if options["only"] else list(RUNS)
     if unknown := [name for name in names if name not in RUNS]:
         raise click.UsageError(f"there is no run {', '.join(unknown)}; there are {', '.join(RUNS)}")
+    options["used"] = dict(_used(entry) for entry in options["used"])
+    names = [name for name in names if name not in options["used"]]
     folder: Path = options["runs"]
     commands = {name: _command(name, options) for name in names}
     if options["listing"]:
         click.echo("\n".join(" ".join(["bsdnet-train", *command]) for command in commands.values()))
         return
     folder.mkdir(parents=True, exist_ok=True)
-    failed = _train(commands, folder, options["jobs"], time.monotonic() + 60 * options["minutes"])
+    deadline = time.monotonic() + 60 * options["minutes"]
+    failed = _train(commands, folder, options["jobs"], deadline, used=frozenset(options["used"]))
     for name in names:
         if _finished(folder / name):
             _judge(name, folder, options["data"])
@@ -132,10 +137,21 @@ def main(**options: Any) -> None:
         raise click.ClickException(f"failed: {', '.join(failed)}; see log.txt in the folder of each")
 
 
+def _used(entry: str) -> tuple[str, str]:
+    name, _, path = entry.partition("=")
+    if name not in RUNS:
+        raise click.UsageError(f"there is no run {name}; there are {', '.join(RUNS)}")
+    if not Path(path).exists():
+        raise click.UsageError(f"--use {entry}: {path or 'nothing'} does not exist")
+    return name, path
+
+
 def _command(name: str, options: Mapping[str, Any]) -> list[str]:
     places = {"data": options["data"], "runs": options["runs"]}
-    command = [part.format(**places) for part in RUNS[name].command]
-    length = ["--iterations", options["iterations"]] if options["iterations"] else ["--epochs", str(RUNS[name].epochs)]
+    trained = {f"{{runs}}/{run}/{RUNS[run].weights}": path for run, path in options["used"].items()}
+    command = [trained.get(part, part).format(**places) for part in RUNS[name].command]
+    epochs = (options["epochs"] if name.startswith(("s-", "b-")) else None) or RUNS[name].epochs
+    length = ["--iterations", options["iterations"]] if options["iterations"] else ["--epochs", str(epochs)]
     return [*command, *length, "--output", str(options["runs"] / name)]
 
 
@@ -143,13 +159,15 @@ def _finished(folder: Path) -> bool:
     return (folder / "finished").is_file()
 
 
-def _train(commands: Mapping[str, list[str]], folder: Path, jobs: int, deadline: float) -> list[str]:
+def _train(
+    commands: Mapping[str, list[str]], folder: Path, jobs: int, deadline: float, *, used: Set[str] = frozenset()
+) -> list[str]:
     """Carry out what can begin, in order; give the names of those that failed."""
     waiting = [name for name in commands if not _finished(folder / name)]
     running: dict[str, subprocess.Popen[bytes]] = {}
     failed: list[str] = []
     while True:
-        ready = [name for name in waiting if all(_finished(folder / need) for need in RUNS[name].needs)]
+        ready = [name for name in waiting if all(need in used or _finished(folder / need) for need in RUNS[name].needs)]
         for name in ready[: max(0, jobs - len(running))] if time.monotonic() < deadline else []:
             waiting.remove(name)
             running[name] = _start(commands[name], folder / name)

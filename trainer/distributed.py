@@ -72,8 +72,8 @@ def connect(device_name: str) -> Iterator[tuple[Processes, torch.device]]:
         yield processes, device
         return
     # Its functions have the group as a default argument if there is one when it is imported, which
-    # DistributedDataParallel does. Gloo's threads then outlive the group, and one that wants the interpreter's lock while
-    # that ends aborts the process.
+    # DistributedDataParallel does. Gloo's threads then outlive the group, and one that wants the interpreter's lock
+    # while that ends aborts the process.
     importlib.import_module("torch.distributed.nn.functional")
     try:
         dist.init_process_group(_BACKENDS[device.type], device_id=device if on_gpu else None)

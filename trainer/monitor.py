@@ -43,9 +43,9 @@ class _Step(NamedTuple):
 class RunMonitor:
     """The bar, the log lines and the curves of one run; a context manager, or `close` it.
 
-    The bar is drawn on stderr if that is a terminal; log lines go above it. Elsewhere, as in a file, a line a minute says
-    what the bar would. TensorBoard's files are in the folder's
-    `tensorboard`; what a killed run wrote there after the step that it resumes from is hidden.
+    The bar is drawn on stderr if that is a terminal; log lines go above it. Elsewhere, as in a file, a line a minute
+    says what the bar would. TensorBoard's files are in the folder's `tensorboard`; what a killed run wrote there after
+    the step that it resumes from is hidden.
 
     Args:
         folder: where the run lives.

@@ -1,9 +1,11 @@
 import subprocess
 import sys
 import time
+from collections.abc import Set
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from benchmarks import accuracy
 from trainer.main import cli as train
@@ -27,8 +29,14 @@ def _replace_trainings(monkeypatch: pytest.MonkeyPatch, code: dict[str, str]) ->
     monkeypatch.setattr(accuracy, "_start", start)
 
 
-def _train(names: list[str], folder: Path, *, jobs: int = 1, seconds: float = 60) -> list[str]:
-    return accuracy._train({name: [] for name in names}, folder, jobs, time.monotonic() + seconds)
+def _train(
+    names: list[str], folder: Path, *, jobs: int = 1, seconds: float = 60, used: Set[str] = frozenset()
+) -> list[str]:
+    return accuracy._train({name: [] for name in names}, folder, jobs, time.monotonic() + seconds, used=used)
+
+
+def _options(folder: Path, **others: object) -> dict[str, object]:
+    return {"data": folder, "runs": folder, "iterations": None, "epochs": None, "used": {}, **others}
 
 
 class TestRuns:
@@ -45,7 +53,7 @@ class TestRuns:
 
     @pytest.mark.parametrize("name", accuracy.RUNS)
     def test_bsdnet_train_knows_every_option(self, name: str, tmp_path: Path) -> None:
-        arguments = accuracy._command(name, {"data": tmp_path, "runs": tmp_path, "iterations": None})
+        arguments = accuracy._command(name, _options(tmp_path))
         for part in (arguments, *accuracy.RUNS[name].judged.values()):
             target = train.commands.get(part[0], train)
             known = {option for parameter in target.params for option in parameter.opts}
@@ -53,16 +61,43 @@ class TestRuns:
 
     def test_paired_runs_differ_in_the_distillation_alone(self) -> None:
         alone, distilled = (accuracy.RUNS[name].command for name in ("s-none-1", "s-sidm-1"))
-        assert set(distilled) - set(alone) == {"sidm", "--teacher", "{runs}/teacher/last"}
+        sidm = {"sidm", "--teacher", "{runs}/teacher/last", "--set", "cwd_weight=5", "ofa_weight=0.3"}
+        assert set(distilled) - set(alone) == sidm
         assert set(alone) - set(distilled) == {"none"}
+
+    def test_weights_that_are_there_take_the_place_of_a_run(self, tmp_path: Path) -> None:
+        used = {"teacher": "there/teacher", "pretrain-s": "there/s.safetensors"}
+        command = accuracy._command("s-sidm-0", _options(tmp_path, used=used))
+        assert [command[command.index(option) + 1] for option in ("--teacher", "--pretrained")] == list(used.values())
+
+    def test_epochs_are_the_students(self, tmp_path: Path) -> None:
+        student, teacher = (accuracy._command(name, _options(tmp_path, epochs=7)) for name in ("s-none-0", "teacher"))
+        assert [command[command.index("--epochs") + 1] for command in (student, teacher)] == ["7", "120"]
+
+    @pytest.mark.parametrize("entry, message", [("banana=x", "no run banana"), ("teacher=nowhere", "does not exist")])
+    def test_what_cannot_be_used_is_said_before_anything_runs(self, entry: str, message: str, tmp_path: Path) -> None:
+        result = CliRunner().invoke(
+            accuracy.main, ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--use", entry]
+        )
+        assert result.exit_code == 2 and message in result.output
+        assert not (tmp_path / "runs").exists()
 
 
 class TestTrain:
+    def test_what_is_used_need_not_be_finished(
+        self, tmp_path: Path, order: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _replace_trainings(monkeypatch, {"s-none-0": _NOTE.format(order=str(order), name="s")})
+        assert _train(["s-none-0"], tmp_path) == []
+        assert order.read_text() == ""
+        assert _train(["s-none-0"], tmp_path, used=frozenset({"pretrain-s"})) == []
+        assert order.read_text() == "s "
+
     def test_what_is_needed_comes_first(self, tmp_path: Path, order: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        names = ["teacher", "pretrain-teacher"]
+        names = ["s-none-0", "pretrain-s"]
         _replace_trainings(monkeypatch, {name: _NOTE.format(order=str(order), name=name) for name in names})
         assert _train(names, tmp_path, jobs=2) == []
-        assert order.read_text().split() == ["pretrain-teacher", "teacher"]
+        assert order.read_text().split() == ["pretrain-s", "s-none-0"]
 
     def test_a_finished_run_is_not_run_again(
         self, tmp_path: Path, order: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,8 +112,8 @@ class TestTrain:
     ) -> None:
         note = _NOTE.format(order=str(order), name="b")
         fail = "raise SystemExit(1)"
-        _replace_trainings(monkeypatch, {"pretrain-teacher": fail, "teacher": note, "pretrain-b": note})
-        assert _train(["pretrain-teacher", "teacher", "pretrain-b"], tmp_path) == ["pretrain-teacher"]
+        _replace_trainings(monkeypatch, {"pretrain-s": fail, "s-none-0": note, "pretrain-b": note})
+        assert _train(["pretrain-s", "s-none-0", "pretrain-b"], tmp_path) == ["pretrain-s"]
         assert order.read_text() == "b "
 
     def test_at_the_deadline_runs_are_interrupted_and_none_counts_as_finished(
