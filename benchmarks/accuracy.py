@@ -7,8 +7,8 @@ r"""Train S and B with and without distillation, from their backbones on: one co
 
 `data` holds `tiny-imagenet/` and `camvid/`. The runs, each a bsdnet-train in a folder of its own: backbones of S and B
 on Tiny-ImageNet; an EfficientNet-Lite2 that saw ImageNet, on CamVid, as a teacher; S on labels alone and with SIDM,
-three seeds in pairs; B both ways; S and B with SIDM on train + val. Every one is judged after its last step, none by its
-best. When a run is finished its scores are kept; a run that is stopped has saved its state. The lengths suit one
+three seeds in pairs; B both ways; S and B with SIDM on train + val. Every one is judged after its last step, none by
+its best. When a run is finished its scores are kept; a run that is stopped has saved its state. The lengths suit one
 accelerator and half an hour, and nothing about them was chosen by the test pictures.
 """
 
