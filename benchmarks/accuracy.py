@@ -104,6 +104,7 @@ RUNS: dict[str, Run] = {
 @click.option("--epochs", type=int, help="Length of the students' runs.")
 @click.option("--minutes", type=float, default=math.inf, help="Stop all after so long; the next call goes on.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at once.")
+@click.option("--single-scale", is_flag=True, help="Leave out the scores at several scales, which take most time.")
 @click.option("--iterations", help="Steps of every run, to try all this in a minute; its scores are of no use.")
 @click.option("--list", "listing", is_flag=True, help="Print the commands and stop.")
 def main(**options: Any) -> None:
@@ -123,11 +124,16 @@ def main(**options: Any) -> None:
     failed = _train(commands, folder, options["jobs"], deadline, used=frozenset(options["used"]))
     for name in names:
         if _finished(folder / name):
-            _judge(name, folder, options["data"])
-    report = summarize(_scores(folder))
+            _judge(name, folder, options["data"], single_scale=options["single_scale"])
+    report = {
+        "command": " ".join(["python benchmarks/accuracy.py", *sys.argv[1:]]),
+        "epochs": options["epochs"] or RUNS["s-none-0"].epochs,
+        **summarize(_scores(folder)),
+        "machine": describe_machine(),
+    }
     output: Path = options["output"] or folder
     output.mkdir(parents=True, exist_ok=True)
-    (output / "accuracy.json").write_text(json.dumps({**report, "machine": describe_machine()}, indent=2) + "\n")
+    (output / "accuracy.json").write_text(json.dumps(report, indent=2) + "\n")
     (output / "accuracy.md").write_text(markdown(report))
     click.echo(markdown(report))
     waiting = [name for name in names if not _finished(folder / name) and name not in failed]
@@ -212,11 +218,11 @@ def _stop(running: "Mapping[str, subprocess.Popen[bytes]]", folder: Path) -> lis
     return failed
 
 
-def _judge(name: str, folder: Path, data: Path) -> None:
+def _judge(name: str, folder: Path, data: Path, *, single_scale: bool) -> None:
     """Evaluate a finished run, unless that was done before."""
     for score, options in RUNS[name].judged.items():
         kept = folder / name / f"{score.replace(' ', '-')}.json"
-        if kept.is_file():
+        if kept.is_file() or (single_scale and "multi-scale" in score):
             continue
         dataset = [part.format(data=data) for part in _CAMVID]
         evaluation = subprocess.run(

@@ -162,3 +162,18 @@ def distillation(report: dict[str, Any]) -> str:
         rows.append([names[row["row"]], fixed(row["mean"]), fixed(row["deviation"]), differences])
     header = ["", f"mIoU, mean of {len(report['seeds'])}", "deviation", "difference to alone, pair by pair"]
     return table(header, rows)
+
+
+def distillation_pairs(report: dict[str, Any]) -> str:
+    """S with and without SIDM, pairs of seeds, on both splits."""
+    gains = {split: report["gains"][f"s {split}"] for split in ("val", "test")}
+    rows = []
+    for name, distill in (("student alone", "none"), ("with SIDM", "sidm")):
+        runs = [report["scores"][f"s-{distill}-{seed}"] for seed in range(len(gains["test"]["differences"]))]
+        rows.append([name, *(fixed(fmean(run[split] for run in runs)) for split in gains)])
+    rows.append(["difference", *(", ".join(map(signed, gain["differences"])) for gain in gains.values())])
+    rows.append(
+        ["its mean, 95 % confidence",
+         *(f"**{signed(gain['mean'])}** ± {fixed(gain['half_width'])}" for gain in gains.values())]
+    )  # fmt: skip
+    return table(["", "validation", "test"], rows)

@@ -128,6 +128,27 @@ class TestTrain:
         assert not accuracy._finished(tmp_path / "pretrain-s")
 
 
+class TestJudge:
+    @pytest.mark.parametrize(
+        "single_scale, scores", [(True, {"val", "test"}), (False, {"val", "test", "test-multi-scale"})]
+    )
+    def test_each_score_is_kept_and_those_at_several_scales_can_be_left_out(
+        self, single_scale: bool, scores: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        evaluated: list[list[str]] = []
+
+        def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
+            evaluated.append(command)
+            return subprocess.CompletedProcess(command, 0, stdout='{"miou": 0.5}', stderr="")
+
+        monkeypatch.setattr(subprocess, "run", run)
+        (tmp_path / "s-none-0").mkdir()
+        for _ in range(2):
+            accuracy._judge("s-none-0", tmp_path, tmp_path, single_scale=single_scale)
+        assert {path.stem for path in (tmp_path / "s-none-0").iterdir()} == scores
+        assert len(evaluated) == len(scores)  # not a second time
+
+
 class TestSummary:
     def test_gain_is_the_mean_of_the_pairs_with_students_interval(self) -> None:
         scores = {
