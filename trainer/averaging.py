@@ -6,22 +6,27 @@ have no common meaning of their channels, and their mean is noise.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from bsdnet.checkpoint import Checkpoint, load_checkpoint
 from bsdnet.errors import ConfigError
+from trainer.widening import widen
 
 
 def average_weights(paths: Sequence[Path]) -> Checkpoint:
     """Average networks weight by weight, batch norms' statistics too.
 
+    A narrower network is widened first, just as the training of a wider one begins from it (`trainer.widening`).
+
     Args:
-        paths: files of weights, at least two, of one shape, the same classes and the same kind of pictures.
+        paths: files of weights, at least two, of one shape up to the widths, the same classes and the same kind of
+            pictures.
 
     Returns:
-        Their mean, with the meaning of the first one's.
+        Their mean, with the shape and the meaning of the widest.
 
     Raises:
         CheckpointError: a file cannot be read.
@@ -29,12 +34,21 @@ def average_weights(paths: Sequence[Path]) -> Checkpoint:
     """
     if len(paths) < 2:
         raise ConfigError("a mean needs at least two files of weights")
-    first, *others = (load_checkpoint(path) for path in paths)
-    for path, other in zip(paths[1:], others, strict=True):
-        if other.model.config != first.model.config or other.metadata != first.metadata:
-            raise ConfigError(f"{path} and {paths[0]} differ in shape, classes or pictures, so they have no mean")
-    states = [checkpoint.model.state_dict() for checkpoint in (first, *others)]
-    for name, tensor in states[0].items():
+    checkpoints = [load_checkpoint(path) for path in paths]
+    widest = max(range(len(paths)), key=lambda index: checkpoints[index].model.config.channels)
+    mean = checkpoints[widest]
+    states = []
+    for path, checkpoint in zip(paths, checkpoints, strict=True):
+        try:
+            if replace(checkpoint.metadata, architecture=mean.metadata.architecture) != mean.metadata:
+                raise ConfigError("classes or pictures differ")
+            same = checkpoint.model.config == mean.model.config
+            network = checkpoint.model if same else widen(checkpoint.model, mean.model.config)
+        except ConfigError as error:
+            message = f"{path} and {paths[widest]} differ in shape, classes or pictures, so they have no mean"
+            raise ConfigError(message) from error
+        states.append(network.state_dict())
+    for name, tensor in mean.model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
-    return first
+    return mean

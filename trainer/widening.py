@@ -27,7 +27,7 @@ def widen(network: BSDNet, config: BSDNetConfig, generator: torch.Generator | No
     Args:
         network: a BSDNet of FCBs and DASP, in any mode.
         config: the new shape: at least as wide everywhere, and else the same.
-        generator: draws the shares; PyTorch's own by default.
+        generator: draws the shares; by default they are the same every time.
 
     Returns:
         A network of that shape in the mode of `network`. Its logits are those of `network`, up to rounding, with
@@ -38,7 +38,7 @@ def widen(network: BSDNet, config: BSDNetConfig, generator: torch.Generator | No
     """
     _check(network.config, config)
     wide = BSDNet(config).train(network.training)
-    copy = _Widener(generator)
+    copy = _Widener(torch.Generator().manual_seed(0) if generator is None else generator)
     image = torch.arange(3)
     old, new = network.backbone, wide.backbone
     c1, c2, c3, c4 = (
@@ -82,7 +82,7 @@ def _copies(narrow: int, broad: int) -> Tensor:
 class _Widener:
     """Fills layers of a wider network; `sources` and `targets` are `_copies` of a layer's inputs and outputs."""
 
-    def __init__(self, generator: torch.Generator | None) -> None:
+    def __init__(self, generator: torch.Generator) -> None:
         self._generator = generator
 
     def kernel(self, old: nn.Conv2d, new: nn.Conv2d, sources: Tensor, targets: Tensor) -> None:

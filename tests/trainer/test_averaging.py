@@ -9,9 +9,10 @@ from bsdnet.classes import CITYSCAPES_19
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import BSDNet
 from tests.trainer.command import assert_one_line, run
-from tests.trainer.test_bsdnet_teacher import make_network, write
+from tests.trainer.test_bsdnet_teacher import make_network, pictures, write
 from tests.trainer.tiny import TINY
 from trainer.averaging import average_weights
+from trainer.widening import widen
 
 
 def test_every_weight_and_statistic_is_the_mean(tmp_path: Path):
@@ -28,10 +29,24 @@ def test_every_weight_and_statistic_is_the_mean(tmp_path: Path):
             assert not torch.equal(tensor, states[0][name]) or torch.equal(states[0][name], states[1][name])
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_narrower_network_is_widened_as_training_would(order: tuple[int, int], tmp_path: Path):
+    narrow = make_network()
+    wider = replace(narrow.config, channels=tuple(2 * count for count in narrow.config.channels))
+    paths = [write(tmp_path / "narrow.safetensors", narrow)]
+    started = widen(load_checkpoint(Path(paths[0])).model, wider)
+    paths.append(write(tmp_path / "wide.safetensors", started, architecture="bsdnet_b"))
+    mean = average_weights([Path(paths[index]) for index in order])
+    assert (mean.model.config, mean.metadata.architecture) == (wider, "bsdnet_b")
+    for name, tensor in mean.model.state_dict().items():  # the shares are the same ones, or it would not be a mean
+        torch.testing.assert_close(tensor, started.state_dict()[name], rtol=2e-3, atol=1e-4)
+    torch.testing.assert_close(mean.model.eval()(pictures()), narrow(pictures()), rtol=2e-2, atol=2e-2)
+
+
 def test_networks_that_do_not_fit_together(tmp_path: Path):
     first = write(tmp_path / "a.safetensors", make_network())
     others = {
-        "shape": (replace(TINY, num_classes=11, channels=(16, 16, 32, 48)), {}),
+        "shape": (replace(TINY, num_classes=11, depths=(2, 2, 2)), {}),
         "scale": (replace(TINY, num_classes=11), {"train_size": (128, 192)}),
         "classes": (replace(TINY, num_classes=19), {"classes": CITYSCAPES_19}),
     }

@@ -66,7 +66,15 @@ def test_copies_of_a_channel_learn_different_things(trained_tiny: BSDNet) -> Non
                 assert not torch.allclose(gradient[:half], gradient[half:], rtol=1e-2, atol=0), name
 
 
-def test_the_shares_can_be_drawn_again(trained_tiny: BSDNet) -> None:
+def test_the_shares_are_the_same_every_time(trained_tiny: BSDNet) -> None:
+    torch.manual_seed(1)
+    one = widen(trained_tiny, WIDER["twice"]).state_dict()
+    torch.manual_seed(2)
+    two = widen(trained_tiny, WIDER["twice"]).state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_other_shares_can_be_drawn(trained_tiny: BSDNet) -> None:
     one, two, other = (
         widen(trained_tiny, WIDER["twice"], torch.Generator().manual_seed(seed)).state_dict() for seed in (3, 3, 4)
     )
