@@ -3,6 +3,9 @@ r"""Run one of the paper's ablation tables at a small budget: paired seeds, one 
     python benchmarks/ablation.py distill --data-dir camvid --teacher runs/teacher/best --iterations 600 \
         --pretrained checkpoints/backbone-s-tiny-imagenet.safetensors --hold-out 0001TP --runs runs/ablation
 
+    python benchmarks/ablation.py distill --rows "student alone,+ SIDM" --data-dir camvid --split test \
+        --teacher checkpoints/teacher-camvid --init s.safetensors --iterations 300 --crop-size 480x352 --runs runs/pairs
+
 Each row is the recipe with the options below changed; rows of one seed share their initial weights, the order of the
 pictures and every augmentation, so that their difference is worth more than their spread. Runs that are finished are
 kept: the same command goes on where it was stopped. All are judged after their last step, none by its best.
@@ -50,8 +53,13 @@ TABLES: dict[str, dict[str, list[str]]] = {
 @click.option("--data-dir", type=click.Path(path_type=Path), required=True, help="Folder of the data set.")
 @click.option("--teacher", help="As of bsdnet-train, for rows that distil.")
 @click.option("--pretrained", type=click.Path(path_type=Path), help="Backbone; default: random weights.")
+@click.option("--init", "initial", type=click.Path(path_type=Path), help="Weights of a whole network to go on from.")
+@click.option("--rows", help="Names of the rows to run, the first one first; default: all.")
 @click.option("--model", default="s", show_default=True)
-@click.option("--hold-out", help="Recording to judge by, left out of training; default: judge by val.")
+@click.option("--hold-out", help="Recording to judge by, left out of training; default: judge by --split.")
+@click.option(
+    "--split", type=click.Choice(["val", "test"]), default="val", show_default=True, help="Pictures to judge by."
+)
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--iterations", default=600, show_default=True, help="Steps of each run.")
 @click.option("--crop-size", default="352x256", show_default=True, help="WIDTHxHEIGHT.")
@@ -63,7 +71,10 @@ def main(table: str, **options: Any) -> None:
     """Run TABLE and write its report."""
     if table == "theta" and importlib.util.find_spec("matplotlib") is None:
         raise click.UsageError("the curve needs matplotlib: pip install 'bsdnet[bench]'")
-    rows = TABLES[table]
+    names = options["rows"].split(",") if options["rows"] else list(TABLES[table])
+    if unknown := [name for name in names if name not in TABLES[table]]:
+        raise click.UsageError(f"{table} has no row {', '.join(unknown)}; it has {', '.join(TABLES[table])}")
+    rows = {name: TABLES[table][name] for name in names}
     seeds = [int(seed) for seed in options["seeds"].split(",")]
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
     for seed in seeds:  # all rows of a seed before the next one: a run that is stopped leaves whole pairs
@@ -81,7 +92,8 @@ def main(table: str, **options: Any) -> None:
 
 def _run(folder: Path, arguments: list[str], seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate one row with one seed, unless that was done before."""
-    kept = folder / "result.json"
+    split = "train" if options["hold_out"] else options["split"]
+    kept = folder / f"result-{split}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
     shared = ["--dataset", options["dataset"], "--data-dir", str(options["data_dir"])]
@@ -92,8 +104,9 @@ def _run(folder: Path, arguments: list[str], seed: int, options: dict[str, Any])
         "--iterations", iterations, "--eval-every", iterations, "--crop-size", options["crop_size"],
         *(part for setting in options["settings"] for part in ("--set", setting)),
     ]  # fmt: skip
-    if options["pretrained"]:
-        command += ["--pretrained", str(options["pretrained"])]
+    for option, path in (("--pretrained", options["pretrained"]), ("--init", options["initial"])):
+        if path:
+            command += [option, str(path)]
     if "none" not in arguments and options["teacher"]:
         command += ["--teacher", options["teacher"]]
     if (folder / "state.pt").is_file():
@@ -103,7 +116,6 @@ def _run(folder: Path, arguments: list[str], seed: int, options: dict[str, Any])
     with (folder / "log.txt").open("a") as log:
         subprocess.run([sys.executable, "-m", "trainer.main", *command], stderr=log, stdout=log, check=True)
     seconds = time.perf_counter() - start_s
-    split = "train" if options["hold_out"] else "val"
     evaluation = subprocess.run(
         [sys.executable, "-m", "trainer.main", *shared, *hold_out, "--eval", split,
          "--weights", str(folder / "last.safetensors"), "--json"],
@@ -137,10 +149,12 @@ def _report(table: str, results: dict[str, list[dict[str, Any]]], seeds: list[in
             }
         )  # fmt: skip
     budget = {
-        key: options[key] for key in ("dataset", "model", "hold_out", "iterations", "crop_size", "settings", "note")
+        key: options[key]
+        for key in ("dataset", "model", "hold_out", "split", "iterations", "crop_size", "settings", "note")
     }
-    started = {"pretrained": bool(options["pretrained"]), "seeds": seeds}
-    return {"table": table, **budget, **started, "machine": describe_machine(), "rows": rows}
+    started = {"pretrained": bool(options["pretrained"]), "initial": bool(options["initial"]), "seeds": seeds}
+    command = " ".join(["python benchmarks/ablation.py", *sys.argv[1:]])
+    return {"table": table, "command": command, **budget, **started, "machine": describe_machine(), "rows": rows}
 
 
 def _deviation(values: list[float]) -> float:
@@ -148,8 +162,14 @@ def _deviation(values: list[float]) -> float:
 
 
 def _markdown(report: dict[str, Any]) -> str:
-    judged = f"the held-out recording {report['hold_out']}" if report["hold_out"] else "val"
-    start = "a pretrained backbone" if report["pretrained"] else "random weights"
+    judged = f"the held-out recording {report['hold_out']}" if report["hold_out"] else report["split"]
+    start = (
+        "trained weights"
+        if report["initial"]
+        else "a pretrained backbone"
+        if report["pretrained"]
+        else "random weights"
+    )
     lines = [
         f"# Ablation: {report['table']}",
         "",
