@@ -270,12 +270,13 @@ def summarize(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
                 gains[f"{model} {score}"] = {
                     "differences": [round(difference, 2) for difference in differences],
                     "mean": round(statistics.mean(differences), 2),
-                    "half_width": _half_width(differences),
+                    "half_width": half_width(differences),
                 }
     return {"scores": {name: dict(row) for name, row in scores.items()}, "gains": gains}
 
 
-def _half_width(values: list[float]) -> float | None:
+def half_width(values: list[float]) -> float | None:
+    """Give half the width of the mean's 95 % confidence interval, by Student's t; None for a single value."""
     if len(values) < 2:
         return None
     return round(_T_QUANTILES[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values)), 2)

@@ -236,6 +236,8 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
 def average(weights: tuple[Path, ...], output: Path, debug: bool) -> None:
     """Average networks that went on from the same weights into one, which often bears unknown pictures better.
 
+    Of an S and a B that began from it, the S is widened first.
+
     \b
     bsdnet-train average runs/a/last.safetensors runs/b/last.safetensors --output mean.safetensors
     """  # noqa: D301 - click takes the backspace for "keep these lines"

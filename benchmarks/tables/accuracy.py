@@ -4,6 +4,7 @@ import re
 from statistics import fmean
 from typing import Any
 
+from benchmarks.accuracy import half_width
 from benchmarks.tables.markdown import fixed, percent, power, signed, table
 
 _BEYOND_THE_LABELS = {
@@ -164,16 +165,14 @@ def distillation(report: dict[str, Any]) -> str:
     return table(header, rows)
 
 
-def distillation_pairs(report: dict[str, Any]) -> str:
-    """S with and without SIDM, pairs of seeds, on both splits."""
-    gains = {split: report["gains"][f"s {split}"] for split in ("val", "test")}
-    rows = []
-    for name, distill in (("student alone", "none"), ("with SIDM", "sidm")):
-        runs = [report["scores"][f"s-{distill}-{seed}"] for seed in range(len(gains["test"]["differences"]))]
-        rows.append([name, *(fixed(fmean(run[split] for run in runs)) for split in gains)])
-    rows.append(["difference", *(", ".join(map(signed, gain["differences"])) for gain in gains.values())])
-    rows.append(
-        ["its mean, 95 % confidence",
-         *(f"**{signed(gain['mean'])}** ± {fixed(gain['half_width'])}" for gain in gains.values())]
-    )  # fmt: skip
-    return table(["", "validation", "test"], rows)
+def pairs(report: dict[str, Any]) -> str:
+    """Going on with and without the teacher, pairs of seeds."""
+    names = {"student alone": "labels alone", "+ SIDM": "with SIDM"}
+    rows = [[names[row["row"]], ", ".join(map(fixed, row["miou"])), fixed(row["mean"])] for row in report["rows"]]
+    return table(["", "mIoU of each seed", "mean"], rows)
+
+
+def pairs_gain(report: dict[str, Any]) -> str:
+    """Mean difference of the pairs, with Student's interval."""
+    differences = report["rows"][-1]["difference"]
+    return f"**{signed(report['rows'][-1]['mean_difference'], 2)} ± {fixed(half_width(differences), 2)}**"
