@@ -3,8 +3,9 @@ r"""Run one of the paper's ablation tables at a small budget: paired seeds, one 
     python benchmarks/ablation.py distill --data-dir camvid --teacher runs/teacher/best --iterations 600 \
         --pretrained checkpoints/backbone-s-tiny-imagenet.safetensors --hold-out 0001TP --runs runs/ablation
 
-    python benchmarks/ablation.py distill --rows "student alone,+ SIDM" --data-dir camvid --split test \
-        --teacher checkpoints/teacher-camvid --init s.safetensors --iterations 300 --crop-size 480x352 --runs runs/pairs
+    python benchmarks/ablation.py distill --row "student alone" --row "+ SIDM" --data-dir camvid --split test \
+        --teacher checkpoints/teacher-camvid --init s.safetensors --average --iterations 300 --crop-size 480x352 \
+        --set cwd_weight=5 --set ofa_weight=0.3 --set lr=4e-4 --set warmup_iterations=20 --runs runs/pairs
 
 Each row is the recipe with the options below changed; rows of one seed share their initial weights, the order of the
 pictures and every augmentation, so that their difference is worth more than their spread. Runs that are finished are
@@ -22,7 +23,7 @@ from typing import Any
 
 import click
 
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 
 TABLES: dict[str, dict[str, list[str]]] = {
     "distill": {
@@ -54,7 +55,8 @@ TABLES: dict[str, dict[str, list[str]]] = {
 @click.option("--teacher", help="As of bsdnet-train, for rows that distil.")
 @click.option("--pretrained", type=click.Path(path_type=Path), help="Backbone; default: random weights.")
 @click.option("--init", "initial", type=click.Path(path_type=Path), help="Weights of a whole network to go on from.")
-@click.option("--rows", help="Names of the rows to run, the first one first; default: all.")
+@click.option("--average", is_flag=True, help="Judge the mean of each run's weights and those of --init.")
+@click.option("--row", "chosen", multiple=True, help="A row to run; the first one is what others are compared with.")
 @click.option("--model", default="s", show_default=True)
 @click.option("--hold-out", help="Recording to judge by, left out of training; default: judge by --split.")
 @click.option(
@@ -71,7 +73,9 @@ def main(table: str, **options: Any) -> None:
     """Run TABLE and write its report."""
     if table == "theta" and importlib.util.find_spec("matplotlib") is None:
         raise click.UsageError("the curve needs matplotlib: pip install 'bsdnet[bench]'")
-    names = options["rows"].split(",") if options["rows"] else list(TABLES[table])
+    if options["average"] and not options["initial"]:
+        raise click.UsageError("--average is the mean with --init, which is not given")
+    names = options["chosen"] or list(TABLES[table])
     if unknown := [name for name in names if name not in TABLES[table]]:
         raise click.UsageError(f"{table} has no row {', '.join(unknown)}; it has {', '.join(TABLES[table])}")
     rows = {name: TABLES[table][name] for name in names}
@@ -91,16 +95,41 @@ def main(table: str, **options: Any) -> None:
 
 
 def _run(folder: Path, arguments: list[str], seed: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Train and evaluate one row with one seed, unless that was done before."""
+    """Train and evaluate one row with one seed, as far as that was not done before."""
     split = "train" if options["hold_out"] else options["split"]
-    kept = folder / f"result-{split}.json"
+    kept = folder / f"result-{split}{'-mean' if options['average'] else ''}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
-    shared = ["--dataset", options["dataset"], "--data-dir", str(options["data_dir"])]
+    seconds = _train(folder, arguments, seed, options)
+    weights = folder / "last.safetensors"
+    if options["average"]:
+        weights = folder / "mean.safetensors"
+        _bsdnet_train("average", options["initial"], folder / "last.safetensors", "--output", weights)
+    found = _bsdnet_train(*_data(options), "--eval", split, "--weights", weights, "--json")
+    result = {"seed": seed, "seconds": seconds, **json.loads(found)}
+    kept.write_text(json.dumps(result, indent=2) + "\n")
+    click.echo(f"{folder.name}: mIoU {100 * result['miou']:.2f}, {seconds / 60:.1f} minutes", err=True)
+    return result
+
+
+def _data(options: dict[str, Any]) -> list[str]:
     hold_out = ["--hold-out", options["hold_out"]] if options["hold_out"] else []
+    return ["--dataset", options["dataset"], "--data-dir", str(options["data_dir"]), *hold_out]
+
+
+def _bsdnet_train(*arguments: str | Path) -> str:
+    command = [sys.executable, "-m", "trainer.main", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _train(folder: Path, arguments: list[str], seed: int, options: dict[str, Any]) -> int:
+    """Train one row with one seed, unless that was done before; give the seconds that it took."""
+    trained = folder / "seconds"
+    if trained.is_file():
+        return int(trained.read_text())
     iterations = str(options["iterations"])
     command = [
-        *shared, *hold_out, *arguments, "--model", options["model"], "--seed", str(seed), "--output", str(folder),
+        *_data(options), *arguments, "--model", options["model"], "--seed", str(seed), "--output", str(folder),
         "--iterations", iterations, "--eval-every", iterations, "--crop-size", options["crop_size"],
         *(part for setting in options["settings"] for part in ("--set", setting)),
     ]  # fmt: skip
@@ -115,16 +144,9 @@ def _run(folder: Path, arguments: list[str], seed: int, options: dict[str, Any])
     start_s = time.perf_counter()
     with (folder / "log.txt").open("a") as log:
         subprocess.run([sys.executable, "-m", "trainer.main", *command], stderr=log, stdout=log, check=True)
-    seconds = time.perf_counter() - start_s
-    evaluation = subprocess.run(
-        [sys.executable, "-m", "trainer.main", *shared, *hold_out, "--eval", split,
-         "--weights", str(folder / "last.safetensors"), "--json"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    result = {"seed": seed, "seconds": round(seconds), **json.loads(evaluation.stdout)}
-    kept.write_text(json.dumps(result, indent=2) + "\n")
-    click.echo(f"{folder.name}: mIoU {100 * result['miou']:.2f}, {seconds / 60:.1f} minutes", err=True)
-    return result
+    seconds = round(time.perf_counter() - start_s)
+    trained.write_text(f"{seconds}\n")
+    return seconds
 
 
 def _report(table: str, results: dict[str, list[dict[str, Any]]], seeds: list[int], options: dict[str, Any]) -> dict:
@@ -150,11 +172,11 @@ def _report(table: str, results: dict[str, list[dict[str, Any]]], seeds: list[in
         )  # fmt: skip
     budget = {
         key: options[key]
-        for key in ("dataset", "model", "hold_out", "split", "iterations", "crop_size", "settings", "note")
+        for key in ("dataset", "model", "hold_out", "iterations", "crop_size", "settings", "average", "note")
     }
+    budget["split"] = None if options["hold_out"] else options["split"]
     started = {"pretrained": bool(options["pretrained"]), "initial": bool(options["initial"]), "seeds": seeds}
-    command = " ".join(["python benchmarks/ablation.py", *sys.argv[1:]])
-    return {"table": table, "command": command, **budget, **started, "machine": describe_machine(), "rows": rows}
+    return {"table": table, **describe_measurement("python benchmarks/ablation.py"), **budget, **started, "rows": rows}
 
 
 def _deviation(values: list[float]) -> float:
@@ -170,12 +192,13 @@ def _markdown(report: dict[str, Any]) -> str:
         if report["pretrained"]
         else "random weights"
     )
+    averaged = ", averaged with what they went on from" if report["average"] else ""
     lines = [
         f"# Ablation: {report['table']}",
         "",
         f"BSDNet-{report['model'].upper()} on {report['dataset']}, {report['iterations']} steps of crops of "
         f"{report['crop_size']} from {start}, seeds {', '.join(map(str, report['seeds']))}, judged by {judged} after "
-        "the last step; mIoU in per cent. The difference is to the first row, pair by pair of seeds.",
+        f"the last step{averaged}; mIoU in per cent. The difference is to the first row, pair by pair of seeds.",
         *(["", report["note"]] if report["note"] else []),
         "",
         "| | mIoU of each seed | mean | deviation | difference of each seed | mean difference | deviation | minutes |",

@@ -26,9 +26,19 @@ from typing import Any
 
 import click
 
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 
-_T_QUANTILES = (math.nan, 12.706, 4.303, 3.182, 2.776)  # of 95 %, both sides, by degrees of freedom
+_T_QUANTILES = (
+    math.nan,
+    12.706,
+    4.303,
+    3.182,
+    2.776,
+    2.571,
+    2.447,
+    2.365,
+    2.306,
+)  # of 95 %, both sides, by degrees of freedom
 _CAMVID = ("--dataset", "camvid", "--data-dir", "{data}/camvid")
 _MULTI_SCALE = ("--eval-scales", "0.75,1,1.25", "--eval-flip")
 _SIDM = ("--set", "cwd_weight=5", "--set", "ofa_weight=0.3")  # as the shipped weights were distilled
@@ -101,7 +111,7 @@ RUNS: dict[str, Run] = {
 @click.option("--output", type=click.Path(path_type=Path), help="Folder for accuracy.json and .md; default: --runs.")
 @click.option("--only", help="Names of runs, such as pretrain-s,s-none-0; what they need must be finished.")
 @click.option("--use", "used", multiple=True, metavar="RUN=PATH", help="Weights to take instead of training a run.")
-@click.option("--epochs", type=int, help="Length of the students' runs.")
+@click.option("--epochs", type=click.IntRange(min=1), help="Length of the students' runs.")
 @click.option("--minutes", type=float, default=math.inf, help="Stop all after so long; the next call goes on.")
 @click.option("--jobs", default=1, show_default=True, help="Runs at once.")
 @click.option("--single-scale", is_flag=True, help="Leave out the scores at several scales, which take most time.")
@@ -126,10 +136,8 @@ def main(**options: Any) -> None:
         if _finished(folder / name):
             _judge(name, folder, options["data"], single_scale=options["single_scale"])
     report = {
-        "command": " ".join(["python benchmarks/accuracy.py", *sys.argv[1:]]),
-        "epochs": options["epochs"] or RUNS["s-none-0"].epochs,
+        **describe_measurement("python benchmarks/accuracy.py"),
         **summarize(_scores(folder)),
-        "machine": describe_machine(),
     }
     output: Path = options["output"] or folder
     output.mkdir(parents=True, exist_ok=True)
@@ -147,15 +155,15 @@ def _used(entry: str) -> tuple[str, str]:
     name, _, path = entry.partition("=")
     if name not in RUNS:
         raise click.UsageError(f"there is no run {name}; there are {', '.join(RUNS)}")
-    if not Path(path).exists():
+    if not path or not Path(path).exists():
         raise click.UsageError(f"--use {entry}: {path or 'nothing'} does not exist")
     return name, path
 
 
 def _command(name: str, options: Mapping[str, Any]) -> list[str]:
     places = {"data": options["data"], "runs": options["runs"]}
-    trained = {f"{{runs}}/{run}/{RUNS[run].weights}": path for run, path in options["used"].items()}
-    command = [trained.get(part, part).format(**places) for part in RUNS[name].command]
+    there = {f"{{runs}}/{run}/{RUNS[run].weights}": path for run, path in options["used"].items()}
+    command = [there[part] if part in there else part.format(**places) for part in RUNS[name].command]
     epochs = (options["epochs"] if name.startswith(("s-", "b-")) else None) or RUNS[name].epochs
     length = ["--iterations", options["iterations"]] if options["iterations"] else ["--epochs", str(epochs)]
     return [*command, *length, "--output", str(options["runs"] / name)]
@@ -276,8 +284,8 @@ def summarize(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
 
 
 def half_width(values: list[float]) -> float | None:
-    """Give half the width of the mean's 95 % confidence interval, by Student's t; None for a single value."""
-    if len(values) < 2:
+    """Give half the width of the mean's 95 % confidence interval, by Student's t; None for one value or for ten."""
+    if not 2 <= len(values) <= len(_T_QUANTILES):
         return None
     return round(_T_QUANTILES[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values)), 2)
 

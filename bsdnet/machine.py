@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ def describe_measurement(program: str) -> dict[str, Any]:
     """
     arguments = (re.sub(r"[^\s=]*/", "", argument) for argument in sys.argv[1:])  # where files lie is nobody's business
     return {
-        "command": " ".join([program, *arguments]),
+        "command": " ".join([program, *map(shlex.quote, arguments)]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe_machine(),
     }

@@ -13,6 +13,7 @@ import torch
 
 from bsdnet.checkpoint import Checkpoint, load_checkpoint
 from bsdnet.errors import ConfigError
+from bsdnet.modeling.bsdnet import BSDNetConfig
 from trainer.widening import widen
 
 
@@ -35,7 +36,7 @@ def average_weights(paths: Sequence[Path]) -> Checkpoint:
     if len(paths) < 2:
         raise ConfigError("a mean needs at least two files of weights")
     checkpoints = [load_checkpoint(path) for path in paths]
-    widest = max(range(len(paths)), key=lambda index: checkpoints[index].model.config.channels)
+    widest = max(range(len(paths)), key=lambda index: _widths(checkpoints[index].model.config))
     mean = checkpoints[widest]
     states = []
     for path, checkpoint in zip(paths, checkpoints, strict=True):
@@ -45,10 +46,14 @@ def average_weights(paths: Sequence[Path]) -> Checkpoint:
             same = checkpoint.model.config == mean.model.config
             network = checkpoint.model if same else widen(checkpoint.model, mean.model.config)
         except ConfigError as error:
-            message = f"{path} and {paths[widest]} differ in shape, classes or pictures, so they have no mean"
+            message = f"{path} and {paths[widest]} differ in shape, classes or pictures, so they have no mean: {error}"
             raise ConfigError(message) from error
         states.append(network.state_dict())
     for name, tensor in mean.model.state_dict().items():
         if tensor.is_floating_point():
             tensor.copy_(torch.stack([state[name] for state in states]).mean(0))
     return mean
+
+
+def _widths(config: BSDNetConfig) -> tuple[int, ...]:
+    return *config.channels, config.dasp_channels, config.decoder_channels

@@ -88,7 +88,7 @@ class RunMonitor:
         self._steps: deque[_Step] = deque(maxlen=_WINDOW)
         self._paused_s = 0.0
         self._ends_s = deque([self._clock_s()], maxlen=_WINDOW + 1)
-        self._line_at_s = self._ends_s[0]
+        self._line_at_s, self._line_after = self._ends_s[0], start
         self._lr = 0.0
 
     def __enter__(self) -> Self:
@@ -137,10 +137,10 @@ class RunMonitor:
                 self._writer.add_scalar(name, value, self._iteration)
 
     def log_line(self) -> None:
-        """Log what the bar shows, for runs whose output goes to a file."""
-        if not self._enabled or not self._steps:
+        """Log what the bar shows, for runs whose output goes to a file; once after each step at most."""
+        if not self._enabled or self._iteration == self._line_after:
             return
-        self._line_at_s = self._ends_s[-1]
+        self._line_at_s, self._line_after = self._ends_s[-1], self._iteration
         left_s = (self._iterations - self._iteration) * self._batch_size / self._images_per_s()
         logger.info(
             "iteration %d of %d: %s, %s left without evaluations",

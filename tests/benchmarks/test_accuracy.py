@@ -74,7 +74,15 @@ class TestRuns:
         student, teacher = (accuracy._command(name, _options(tmp_path, epochs=7)) for name in ("s-none-0", "teacher"))
         assert [command[command.index("--epochs") + 1] for command in (student, teacher)] == ["7", "120"]
 
-    @pytest.mark.parametrize("entry, message", [("banana=x", "no run banana"), ("teacher=nowhere", "does not exist")])
+    @pytest.mark.parametrize(
+        "entry, message",
+        [
+            ("banana=x", "no run banana"),
+            ("teacher=nowhere", "nowhere does not exist"),
+            ("teacher=", "nothing does not exist"),
+            ("teacher", "nothing does not exist"),
+        ],
+    )
     def test_what_cannot_be_used_is_said_before_anything_runs(self, entry: str, message: str, tmp_path: Path) -> None:
         result = CliRunner().invoke(
             accuracy.main, ["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--use", entry]

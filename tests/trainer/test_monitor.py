@@ -83,10 +83,15 @@ def test_without_a_terminal_a_line_a_minute_shows_that_it_lives(
     tmp_path: Path, clock: SimpleNamespace, caplog: pytest.LogCaptureFixture
 ):
     with caplog.at_level(logging.INFO), monitor(tmp_path) as run:
-        make_steps(run, clock, 150)  # 75 s
+        make_steps(run, clock, 75)  # 37.5 s
         run.log_line()  # an evaluation follows
-        make_steps(run, clock, 60)  # 30 s
-    assert [line.split(":")[0] for line in caplog.messages] == ["iteration 120 of 200", "iteration 150 of 200"]
+        with run.paused():
+            clock.s += 1000
+        make_steps(run, clock, 119)  # 97 s
+        assert [line.split(":")[0] for line in caplog.messages] == ["iteration 75 of 200"]
+        make_steps(run, clock, 1)
+        run.log_line()  # and another one: no need to say it again
+    assert [line.split(":")[0] for line in caplog.messages] == ["iteration 75 of 200", "iteration 195 of 200"]
 
 
 def test_above_a_bar_there_is_no_line_a_minute(

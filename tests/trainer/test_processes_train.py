@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,7 +91,10 @@ def worker(folder: Path) -> None:
             part.mkdir(exist_ok=True)
             torch.save(train(processes, part, accumulation), part / f"rank-{processes.rank}.pt")
     if sys.platform == "linux":  # one that outlived the group could abort the process at its end
-        threads = [comm.read_text() for comm in Path("/proc/self/task").glob("*/comm")]
+        threads = []
+        for comm in Path("/proc/self/task").glob("*/comm"):
+            with suppress(OSError):  # it has just ended
+                threads.append(comm.read_text())
         assert not [name for name in threads if "gloo" in name], threads
 
 

@@ -4,10 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bsdnet.checkpoint import default_weights
+from bsdnet.classes import CAMVID_11
 from bsdnet.errors import ConfigError
 from bsdnet.modeling import BSDNet, BSDNetConfig
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
 from tests.trainer.tiny import TINY
+from trainer.recipes import CAMVID_360
+from trainer.trainees import build_student
 from trainer.widening import widen
 
 WIDER = {
@@ -72,6 +76,12 @@ def test_the_shares_are_the_same_every_time(trained_tiny: BSDNet) -> None:
     torch.manual_seed(2)
     two = widen(trained_tiny, WIDER["twice"]).state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_student_begins_the_same_whatever_the_runs_seed() -> None:
+    recipes = [replace(CAMVID_360, model="b", seed=seed) for seed in (1, 2)]
+    one, two = (build_student(recipe, CAMVID_11, initial=default_weights("s")).network for recipe in recipes)
+    assert all(torch.equal(*pair) for pair in zip(one.parameters(), two.parameters(), strict=True))
 
 
 def test_other_shares_can_be_drawn(trained_tiny: BSDNet) -> None:
