@@ -165,14 +165,16 @@ def distillation(report: dict[str, Any]) -> str:
     return table(header, rows)
 
 
-def pairs(report: dict[str, Any]) -> str:
-    """Going on with and without the teacher, pairs of seeds."""
-    names = {"student alone": "labels alone", "+ SIDM": "with SIDM"}
-    rows = [[names[row["row"]], ", ".join(map(fixed, row["miou"])), fixed(row["mean"])] for row in report["rows"]]
-    return table(["", "mIoU of each seed", "mean"], rows)
-
-
-def pairs_gain(report: dict[str, Any]) -> str:
-    """Mean difference of the pairs, with Student's interval."""
-    differences = report["rows"][-1]["difference"]
-    return f"**{signed(report['rows'][-1]['mean_difference'], 2)} ± {fixed(half_width(differences), 2)}**"
+def pairs(alone: dict[str, Any], averaged: dict[str, Any]) -> str:
+    """Going on from trained weights with and without the teacher, by themselves and averaged with those weights."""
+    rows = []
+    for name, report in (("after the last step", alone), ("averaged with what they went on from", averaged)):
+        labels, distilled = report["rows"]
+        differences = distilled["difference"]
+        interval = half_width(differences)
+        mean = signed(distilled["mean_difference"], 2) + ("" if interval is None else f" ± {fixed(interval, 2)}")
+        rows.append([
+            name, fixed(labels["mean"]), fixed(distilled["mean"]),
+            ", ".join(signed(difference, 2) for difference in differences), mean,
+        ])  # fmt: skip
+    return table(["", "labels alone", "with SIDM", "difference, pair by pair", "its mean, 95 % confidence"], rows)

@@ -52,6 +52,7 @@ BLOCKS = {
     "half-precision": Block(accuracy.half_precision, ("precision-cpu.json",)),
     "teacher": Block(accuracy.teacher, ("teacher-b1-camvid-0001TP.json",)),
     "distillation": Block(accuracy.distillation, ("ablation-distill.json",)),
+    "pairs": Block(accuracy.pairs, ("ablation-distill-further.json", "ablation-distill-averaged.json")),
     "peers": Block(speed.peers, _PEERS),
     "naive-pipeline": Block(speed.naive_pipeline, ("naive-pipeline-s-cpu.json", "naive-pipeline-b-cpu.json")),
     "naive-pipeline-without-bf16": Block(speed.naive_pipeline_without_bf16, ("naive-pipeline-s-cpu-fp32.json",)),
