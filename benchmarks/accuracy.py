@@ -26,19 +26,9 @@ from typing import Any
 
 import click
 
+from benchmarks.confidence import MOST, half_width
 from bsdnet.machine import describe_measurement
 
-_T_QUANTILES = (
-    math.nan,
-    12.706,
-    4.303,
-    3.182,
-    2.776,
-    2.571,
-    2.447,
-    2.365,
-    2.306,
-)  # of 95 %, both sides, by degrees of freedom
 _CAMVID = ("--dataset", "camvid", "--data-dir", "{data}/camvid")
 _MULTI_SCALE = ("--eval-scales", "0.75,1,1.25", "--eval-flip")
 _SIDM = ("--set", "cwd_weight=5", "--set", "ofa_weight=0.3")  # as the shipped weights were distilled
@@ -269,7 +259,7 @@ def summarize(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
         for score in ("val", "test"):
             pairs = [
                 (scores[alone][score], scores[distilled][score])
-                for seed in range(len(_T_QUANTILES))
+                for seed in range(MOST)
                 if score in scores.get(alone := f"{model}-none-{seed}", {})
                 and score in scores.get(distilled := f"{model}-sidm-{seed}", {})
             ]
@@ -281,13 +271,6 @@ def summarize(scores: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
                     "half_width": half_width(differences),
                 }
     return {"scores": {name: dict(row) for name, row in scores.items()}, "gains": gains}
-
-
-def half_width(values: list[float]) -> float | None:
-    """Give half the width of the mean's 95 % confidence interval, by Student's t; None for one value or for ten."""
-    if not 2 <= len(values) <= len(_T_QUANTILES):
-        return None
-    return round(_T_QUANTILES[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values)), 2)
 
 
 def markdown(report: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ import re
 from statistics import fmean
 from typing import Any
 
-from benchmarks.accuracy import half_width
+from benchmarks.confidence import half_width
 from benchmarks.tables.markdown import fixed, percent, power, signed, table
 
 _BEYOND_THE_LABELS = {
