@@ -185,12 +185,9 @@ def _deviation(values: list[float]) -> float:
 
 def _markdown(report: dict[str, Any]) -> str:
     judged = f"the held-out recording {report['hold_out']}" if report["hold_out"] else report["split"]
-    starts = {
-        "trained weights": report["initial"],
-        "a pretrained backbone": report["pretrained"],
-        "random weights": True,
-    }
-    start = next(name for name, is_it in starts.items() if is_it)
+    start = "a pretrained backbone" if report["pretrained"] else "random weights"
+    if report["initial"]:
+        start = "trained weights"
     averaged = ", averaged with what they went on from" if report["average"] else ""
     lines = [
         f"# Ablation: {report['table']}",
