@@ -66,9 +66,9 @@ class Jobs(QObject):
                     self._threads.discard(threading.current_thread())
 
         thread = threading.Thread(target=run, name=f"bsdnet-view {name}", daemon=True)
-        with self._lock:
+        with self._lock:  # until it runs: `wait` cannot join a thread that has not been started
+            thread.start()
             self._threads.add(thread)
-        thread.start()
 
     def close(self) -> None:
         """Deliver nothing any more."""

@@ -73,3 +73,23 @@ def test_all_threads_share_one_deadline(jobs):
     assert not jobs.wait(0.3)
     assert 0.3 <= time.monotonic() - began < 1.0
     gate.set()
+
+
+def test_a_thread_that_is_being_started_is_waited_for(jobs, monkeypatch):
+    begun, start = threading.Event(), threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        if thread.name == "bsdnet-view late":
+            begun.set()
+            time.sleep(0.2)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
+    gate = threading.Event()
+    starter = threading.Thread(target=jobs.start, args=("late", lambda: gate.wait(5)))
+    starter.start()
+    assert begun.wait(5)
+    assert not jobs.wait(0.05), "it has not ended, and is no reason to fail"
+    gate.set()
+    assert jobs.wait(5)
+    starter.join()
