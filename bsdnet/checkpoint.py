@@ -141,6 +141,15 @@ def load_backbone(path: Path, backbone: Backbone) -> None:
     _load_strictly(path, backbone, tensors)
 
 
+def backbone_architecture(path: Path) -> str:
+    """Name the network that a pretrained backbone belongs to, such as `bsdnet_s`; empty if the file does not say.
+
+    Raises:
+        CheckpointError: the file is missing, broken or foreign.
+    """
+    return _read(path, "backbone")[1].get("architecture", "")
+
+
 def _write(path: Path, state: dict[str, Tensor], texts: dict[str, str]) -> None:
     tensors = {name: as_stored(name, tensor) for name, tensor in state.items()}
     try:

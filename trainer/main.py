@@ -165,6 +165,12 @@ def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - cl
 
 @cli.command()
 @run_options([*CONFIGS, *VARIANTS])
+@click.option(
+    "--init",
+    "initial",
+    type=FILE,
+    help="Backbone from 'bsdnet-train pretrain' to go on from; that of S may become a B.",
+)
 @machine_options
 def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     """Pretrain a backbone, of the student or of a teacher, on pictures of classes.
@@ -184,7 +190,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
             base = TINY_IMAGENET_SEGFORMER
         recipe = resolve_recipe(base, options, device)
         folder = make_folder(options, processes)
-        task = PretrainTask(recipe, data, device, processes=processes)
+        task = PretrainTask(recipe, data, device, initial=options["initial"], processes=processes)
         run_task(task, folder, options, processes)
 
 

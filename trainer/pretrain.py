@@ -19,7 +19,7 @@ from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
 from trainer.schedule import build_optimizer
 from trainer.segformer import VARIANTS, SegFormerClassifier
-from trainer.trainees import student_config
+from trainer.trainees import read_backbone, student_config
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,14 @@ class Classifier(nn.Module):
         config: shape of the backbone.
         num_classes: classes to tell apart.
         architecture: name of the network, kept with the weights.
+        backbone: one of that shape to go on from; None draws its weights.
     """
 
-    def __init__(self, config: BSDNetConfig, num_classes: int, architecture: str) -> None:
+    def __init__(
+        self, config: BSDNetConfig, num_classes: int, architecture: str, backbone: Backbone | None = None
+    ) -> None:
         super().__init__()
-        self.backbone = Backbone(config)
+        self.backbone = Backbone(config) if backbone is None else backbone
         self.linear = nn.Linear(config.channels[3], num_classes)
         self._architecture = architecture
 
@@ -49,16 +52,26 @@ class Classifier(nn.Module):
         save_backbone(path, self.backbone, self._architecture)
 
 
-def build_classifier(model: str, num_classes: int) -> Classifier | SegFormerClassifier:
+def build_classifier(model: str, num_classes: int, *, initial: Path | None = None) -> Classifier | SegFormerClassifier:
     """Build what a recipe's `model` names: `s`, `b` or a SegFormer.
 
+    Args:
+        model: its name.
+        num_classes: classes to tell apart.
+        initial: a student's backbone to go on from; that of a narrower student is widened.
+
     Raises:
-        ConfigError: there is no such model.
+        ConfigError: there is no such model, or `initial` is given for a SegFormer or is of a wider student.
+        CheckpointError: `initial` cannot be read, or does not fit.
         TrainingError: it is a SegFormer, and transformers is not installed.
     """
     if model in VARIANTS:
+        if initial is not None:
+            raise ConfigError(f"--init takes a backbone of a student, not for {model}")
         return SegFormerClassifier(model, num_classes)
-    return Classifier(student_config(model), num_classes, f"bsdnet_{model}")
+    config = student_config(model)
+    backbone = None if initial is None else read_backbone(initial, config)
+    return Classifier(config, num_classes, f"bsdnet_{model}", backbone)
 
 
 class ClassificationObjective(nn.Module):
@@ -98,6 +111,7 @@ class PretrainTask:
         recipe: the numbers of the run.
         data: pictures to learn from and to judge by.
         device: where to train.
+        initial: a student's backbone to go on from; None draws the weights.
         processes: the group of processes that trains together.
     """
 
@@ -107,6 +121,7 @@ class PretrainTask:
         data: ClassificationData,
         device: torch.device,
         *,
+        initial: Path | None = None,
         processes: Processes = Processes(),  # noqa: B008 - frozen
     ) -> None:
         if isinstance(data, ImagesInMemory) and recipe.image_size != data.size:
@@ -115,9 +130,13 @@ class PretrainTask:
             )
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
-        self.description = recipe_as_dict(recipe) | {"images": len(data), "classes": len(data.classes)}
+        self.description = recipe_as_dict(recipe) | {
+            "initial": None if initial is None else initial.name,
+            "images": len(data),
+            "classes": len(data.classes),
+        }
         self.iterations = iterations_of(recipe, len(data))
-        objective = ClassificationObjective(build_classifier(recipe.model, len(data.classes)), recipe)
+        objective = ClassificationObjective(build_classifier(recipe.model, len(data.classes), initial=initial), recipe)
         if processes.count > 1 and device.type == "cuda":
             objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
         self.objective: ClassificationObjective = place(objective, device, channels_last=recipe.channels_last)

@@ -6,14 +6,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bsdnet.checkpoint import CheckpointMetadata, load_backbone, load_checkpoint, save_checkpoint
+from bsdnet.checkpoint import (
+    CheckpointMetadata,
+    backbone_architecture,
+    load_backbone,
+    load_checkpoint,
+    save_checkpoint,
+)
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
-from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, BSDNet, BSDNetConfig
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone, BSDNet, BSDNetConfig
 from trainer.efficientnet import EFFICIENTNETS, IMAGENET, EfficientNetSegmenter
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segformer import VARIANTS, SegFormerSegmenter
-from trainer.widening import widen
+from trainer.widening import widen, widen_backbone
 
 CONFIGS = {"s": S_CONFIG, "b": B_CONFIG}
 """Shapes of the student by the name that a recipe gives."""
@@ -28,6 +34,34 @@ def student_config(model: str) -> BSDNetConfig:
     if model not in CONFIGS:
         raise ConfigError(f"model must be {' or '.join(CONFIGS)} for a student, got {model!r}")
     return CONFIGS[model]
+
+
+def read_backbone(path: Path, config: BSDNetConfig) -> Backbone:
+    """Read a backbone from `bsdnet-train pretrain`; that of a narrower student is widened.
+
+    Args:
+        path: its file.
+        config: shape of the network that it is for.
+
+    Raises:
+        CheckpointError: the file cannot be read, or does not fit.
+        ConfigError: it is a wider student's.
+    """
+    owner = CONFIGS.get(backbone_architecture(path).removeprefix("bsdnet_"), config)
+    narrow = replace(
+        config,
+        channels=owner.channels,
+        dasp_channels=owner.dasp_channels,
+        decoder_channels=owner.decoder_channels,
+    )
+    backbone = Backbone(narrow)
+    load_backbone(path, backbone)
+    if narrow == config:
+        return backbone
+    try:
+        return widen_backbone(backbone, narrow, config)
+    except ConfigError as error:
+        raise ConfigError(f"{path} has another shape than the network: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +97,7 @@ def build_student(
     Args:
         recipe: the shape and the seed.
         classes: what the logits mean.
-        pretrained: a backbone from `bsdnet-train pretrain`.
+        pretrained: a backbone from `bsdnet-train pretrain`; that of a narrower student is widened.
         initial: weights of a whole network to go on from, instead of a backbone; those of a narrower one are widened.
 
     Raises:
@@ -92,7 +126,7 @@ def build_student(
     else:
         network = BSDNet(config)
         if pretrained is not None:
-            load_backbone(pretrained, network.backbone)
+            network.backbone = read_backbone(pretrained, config)
     metadata = CheckpointMetadata(
         architecture=f"bsdnet_{recipe.model}", class_set=classes, train_size=recipe.train_size
     )

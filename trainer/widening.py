@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bsdnet.errors import ConfigError
-from bsdnet.modeling.bsdnet import BSDNet, BSDNetConfig
+from bsdnet.modeling.bsdnet import Backbone, BSDNet, BSDNetConfig
 from bsdnet.modeling.dasp import DASP
 from bsdnet.modeling.fcb import FCB
 from bsdnet.modeling.layers import BasicBlock, ConvBNAct
@@ -39,25 +39,38 @@ def widen(network: BSDNet, config: BSDNetConfig, generator: torch.Generator | No
     _check(network.config, config)
     wide = BSDNet(config).train(network.training)
     copy = _Widener(torch.Generator().manual_seed(0) if generator is None else generator)
-    image = torch.arange(3)
-    old, new = network.backbone, wide.backbone
-    c1, c2, c3, c4 = (
-        _copies(narrow, broad) for narrow, broad in zip(network.config.channels, config.channels, strict=True)
-    )
+    channels = _channel_copies(network.config, config)
+    _, c2, _, c4 = channels
     context = _copies(network.config.dasp_channels, config.dasp_channels)
     fused = _copies(network.config.decoder_channels, config.decoder_channels)
     with torch.no_grad():
-        copy.conv(old.stem[0], new.stem[0], image, c1)
-        copy.conv(old.stem[1], new.stem[1], c1, c1)
-        copy.stage(old.stage1, new.stage1, c1, c1)
-        copy.stage(old.stage2, new.stage2, c1, c2)
-        copy.stage(old.stage3, new.stage3, c2, c3)
-        copy.stage(old.stage4, new.stage4, c3, c4)
+        copy.backbone(network.backbone, wide.backbone, channels)
         copy.dasp(network.dasp, wide.dasp, c4, context)
         copy.conv(network.decoder.detail, wide.decoder.detail, c2, fused)
         copy.conv(network.decoder.context, wide.decoder.context, context, fused)
         copy.conv(network.head.conv, wide.head.conv, fused, fused)
         copy.kernel(network.head.classifier, wide.head.classifier, fused, torch.arange(config.num_classes))
+    return wide
+
+
+def widen_backbone(backbone: Backbone, narrow: BSDNetConfig, config: BSDNetConfig) -> Backbone:
+    """Make a wider backbone whose maps are those of a trained one, each channel as often as `widen` copies it.
+
+    Args:
+        backbone: what was trained, in any mode.
+        narrow: its shape.
+        config: the new shape: at least as wide everywhere, and else the same.
+
+    Returns:
+        A backbone of the new shape in the mode of the old.
+
+    Raises:
+        ConfigError: as `widen`.
+    """
+    _check(narrow, config)
+    wide = Backbone(config).train(backbone.training)
+    with torch.no_grad():
+        _Widener(torch.Generator().manual_seed(0)).backbone(backbone, wide, _channel_copies(narrow, config))
     return wide
 
 
@@ -72,6 +85,11 @@ def _check(old: BSDNetConfig, new: BSDNetConfig) -> None:
         pairs = zip(before, value, strict=True) if isinstance(value, tuple) else [(before, value)]
         if any(narrow > broad for narrow, broad in pairs):
             raise ConfigError(f"a network is widened, not narrowed: {name} was {before} and would be {value}")
+
+
+def _channel_copies(old: BSDNetConfig, new: BSDNetConfig) -> list[Tensor]:
+    """Give `_copies` of every stage."""
+    return [_copies(narrow, broad) for narrow, broad in zip(old.channels, new.channels, strict=True)]
 
 
 def _copies(narrow: int, broad: int) -> Tensor:
@@ -108,6 +126,16 @@ class _Widener:
         filled = new.state_dict()
         for name, value in old.state_dict().items():
             filled[name].copy_(value[targets] if value.ndim else value)
+
+    def backbone(self, old: Backbone, new: Backbone, channels: list[Tensor]) -> None:
+        """Fill stem and stages; `channels` are the copies that each stage makes."""
+        c1, c2, c3, c4 = channels
+        self.conv(old.stem[0], new.stem[0], torch.arange(3), c1)
+        self.conv(old.stem[1], new.stem[1], c1, c1)
+        self.stage(old.stage1, new.stage1, c1, c1)
+        self.stage(old.stage2, new.stage2, c1, c2)
+        self.stage(old.stage3, new.stage3, c2, c3)
+        self.stage(old.stage4, new.stage4, c3, c4)
 
     def stage(self, old: nn.Sequential, new: nn.Sequential, sources: Tensor, targets: Tensor) -> None:
         """Fill a stage: the first block changes the number of channels, the others keep it."""

@@ -149,6 +149,21 @@ def test_the_backbone_is_kept(images: ZippedImages, tmp_path: Path):
     load_backbone(tmp_path / "backbone.safetensors", Backbone(TINY))
 
 
+def test_a_kept_backbone_is_gone_on_from(images: ZippedImages, tmp_path: Path):
+    file = tmp_path / "backbone.safetensors"
+    kept = make(images)
+    kept.save_weights(kept.network, file)
+    again = PretrainTask(RECIPE, images, torch.device("cpu"), initial=file)
+    assert again.description["initial"] == "backbone.safetensors"
+    before, after = kept.network.backbone.state_dict(), again.network.backbone.state_dict()
+    assert all(torch.equal(before[name].half(), after[name].half()) for name in before)
+
+
+def test_a_segformer_goes_on_from_no_backbone(tmp_path: Path):
+    with pytest.raises(ConfigError, match="--init takes a backbone of a student, not for segformer-b0"):
+        build_classifier("segformer-b0", 5, initial=tmp_path / "any.safetensors")
+
+
 def test_a_name_that_is_no_network_is_refused():
     with pytest.raises(ConfigError, match="model must be s or b for a student, got 'xl'"):
         build_classifier("xl", 5)

@@ -5,15 +5,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bsdnet.checkpoint import save_backbone
 from bsdnet.classes import CAMVID_11
 from bsdnet.errors import ConfigError
 from bsdnet.modeling import BSDNet, BSDNetConfig
-from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
+from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone
 from tests.trainer.test_bsdnet_teacher import make_network, write
 from tests.trainer.tiny import TINY
 from trainer.recipes import CAMVID_360
-from trainer.trainees import build_student, shape_of
-from trainer.widening import widen
+from trainer.trainees import CONFIGS, build_student, shape_of
+from trainer.widening import widen, widen_backbone
 
 WIDER = {
     "twice": replace(TINY, channels=(32, 32, 64, 64), dasp_channels=16, decoder_channels=16),
@@ -122,3 +123,33 @@ def test_an_ablations_network_is_refused(ablation: dict[str, str]) -> None:
     config = replace(TINY, **ablation)
     with pytest.raises(ConfigError, match="with FCBs and DASP"):
         widen(BSDNet(config), replace(config, decoder_channels=16))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_widened_backbone_repeats_the_maps(trained_tiny: BSDNet, training: bool) -> None:
+    config = WIDER["some more, some thrice"]
+    narrow = trained_tiny.backbone.train(training)
+    wide = widen_backbone(narrow, TINY, config)
+    assert wide.training == training
+    pictures = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for map_, wider in zip(narrow(pictures), wide(pictures), strict=True):
+            copies = torch.arange(wider.shape[1]) % map_.shape[1]
+            torch.testing.assert_close(wider, map_[:, copies], rtol=1e-3, atol=1e-4)
+
+
+def test_a_backbone_of_s_becomes_that_of_b(tmp_path: Path, trained_tiny: BSDNet) -> None:
+    save_backbone(tmp_path / "s.safetensors", trained_tiny.backbone, "bsdnet_s")
+    recipe = replace(CAMVID_360, model="b", dasp_rates=TINY.dasp_rates)
+    network = build_student(recipe, CAMVID_11, pretrained=tmp_path / "s.safetensors").network
+    pictures = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps, wider = trained_tiny.backbone(pictures).stage4, network.eval().backbone(pictures).stage4
+    assert wider.shape[1] > maps.shape[1]
+    torch.testing.assert_close(wider[:, : maps.shape[1]], maps, rtol=2e-2, atol=2e-2)  # kernels were kept in fp16
+
+
+def test_a_backbone_of_b_does_not_become_that_of_s(tmp_path: Path) -> None:
+    save_backbone(tmp_path / "b.safetensors", Backbone(CONFIGS["b"]), "bsdnet_b")
+    with pytest.raises(ConfigError, match=r"b\.safetensors has another shape than the network: .* narrowed"):
+        build_student(CAMVID_360, CAMVID_11, pretrained=tmp_path / "b.safetensors")
