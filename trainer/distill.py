@@ -39,7 +39,10 @@ class SIDM(nn.Module):
         theta: exponent of equation 7.
         features: whether the features are distilled.
         logits: whether the logits are.
+        class_weights: weight of each class in the logits' distillation, `(num_classes,)`; None weighs all alike.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -50,8 +53,10 @@ class SIDM(nn.Module):
         theta: float,
         features: bool,
         logits: bool,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("class_weights", class_weights, persistent=False)
         # No bias: the alignment of the statistics would undo it.
         pairs = zip(student_channels, teacher_channels, strict=True) if features else ()
         self.projections = nn.ModuleList(nn.Conv2d(own, taught, 1, bias=False) for own, taught in pairs)
@@ -77,7 +82,14 @@ class SIDM(nn.Module):
                 targets = resize(teacher.logits.float(), size)
                 positions = labels_at_stride8(labels, size)
                 positions = torch.where(positions == TAUGHT, targets.argmax(1), positions)
-                ofa = ofa_loss(student.logits, targets, positions, theta=self.theta, num_valid=num_valid)
+                ofa = ofa_loss(
+                    student.logits,
+                    targets,
+                    positions,
+                    theta=self.theta,
+                    num_valid=num_valid,
+                    class_weights=self.class_weights,
+                )
         return DistillationLosses(cwd, ofa)
 
     def _compare_features(self, student: TrainingOutput, teacher: TeacherOutput) -> Tensor:
@@ -156,7 +168,13 @@ def channel_wise_distillation(student: Tensor, teacher: Tensor, temperature: flo
 
 
 def ofa_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, *, theta: float, num_valid: Tensor | None = None
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    *,
+    theta: float,
+    num_valid: Tensor | None = None,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Compare logits, the more on the target class the surer the teacher is of it: equation 7 in closed form.
 
@@ -168,6 +186,7 @@ def ofa_loss(
         labels: t by position, `(B, H, W)` int64, 255 for positions that are left out.
         theta: exponent; 1 gives equation 6.
         num_valid: scalar that the sum is divided by; None counts the valid positions.
+        class_weights: weight of a position by its t, `(num_classes,)`; None weighs all alike.
 
     Returns:
         Scalar fp32; zero if no position is valid.
@@ -180,6 +199,8 @@ def ofa_loss(
     # The sum over all classes has p_T[t] log p_S[t] once, which the target's own weight takes out again.
     weight = (1 + p_target) ** theta - p_target
     losses = -weight * log_student.gather(1, target) - (p_teacher * log_student).sum(1, keepdim=True)
+    if class_weights is not None:
+        losses = losses * class_weights[target]
     count = valid.sum() if num_valid is None else num_valid
     return losses[:, 0].masked_fill(~valid, 0).sum() / count.clamp(min=1).float()
 

@@ -25,6 +25,7 @@ class SegmentationObjective(nn.Module):
             head.
         recipe: which losses, and their weights.
         class_weights: weight of each class in the cross-entropy, `(num_classes,)`.
+        ofa_class_weights: likewise in the logits' distillation; None weighs all alike.
         teacher: what to learn from; required unless the recipe's `distill` is `none` and labels exist.
         labelled: whether labels hold classes; if not, they mark valid pixels, whose classes the teacher tells.
     """
@@ -35,6 +36,7 @@ class SegmentationObjective(nn.Module):
         recipe: SegmentationRecipe,
         *,
         class_weights: Tensor | None = None,
+        ofa_class_weights: Tensor | None = None,
         teacher: Teacher | None = None,
         labelled: bool = True,
     ) -> None:
@@ -58,6 +60,7 @@ class SegmentationObjective(nn.Module):
                     theta=recipe.theta,
                     features=recipe.distill in ("cwd", "sidm"),
                     logits=recipe.distill in ("ofa", "sidm"),
+                    class_weights=ofa_class_weights,
                 )
             if recipe.auxiliary_weight > 0:
                 self.auxiliary = SegmentationHead(config.channels[2], config.decoder_channels, config.num_classes)

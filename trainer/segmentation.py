@@ -110,6 +110,7 @@ class SegmentationTask:
         # The same folder written in another way is the same teacher.
         teachers = {"teachers": [os.path.normpath(name) for name in recipe.teachers]}
         self.description = recipe_as_dict(recipe) | teachers | dict(data.description) | numbers
+        self.description["ofa_class_weights"] = recipe.ofa_class_weights or None  # older states do not know it
         if data.unlabelled is None:
             del self.description["unlabelled_share"]  # it says nothing, and older states of runs do not know it
         self.iterations = iterations_of(recipe, len(data.train))
@@ -120,6 +121,7 @@ class SegmentationTask:
             trainee.network,
             recipe,
             class_weights=self._class_weights(),
+            ofa_class_weights=self._ofa_class_weights() if recipe.ofa_class_weights else None,
             teacher=teacher,
             labelled=data.labelled,
         )
@@ -181,8 +183,20 @@ class SegmentationTask:
         offset = self.recipe.class_weight_offset
         if offset is None or self._pixels is None:
             return None
+        return torch.tensor(1 / np.log(offset + self._shares()), dtype=torch.float32, device=self._device)
+
+    def _ofa_class_weights(self) -> Tensor | None:
+        """Give the class weights, scaled so that a pixel weighs 1 on average: OFA is divided by positions."""
+        weights = self._class_weights()
+        if weights is None:
+            return None
+        return weights / (weights * torch.tensor(self._shares(), dtype=torch.float32, device=self._device)).sum()
+
+    def _shares(self) -> NDArray[np.float64]:
+        """Give each class's share of the labelled pixels, `(num_classes,)`."""
+        assert self._pixels is not None
         counts = self._pixels.sum(0)
-        return torch.tensor(1 / np.log(offset + counts / counts.sum()), dtype=torch.float32, device=self._device)
+        return np.asarray(counts / counts.sum(), np.float64)
 
 
 class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):

@@ -188,6 +188,15 @@ class TestOFALoss:
             ofa_loss(student, teacher, labels, theta=1.5, num_valid=torch.tensor(6.0, dtype=torch.float64)), own / 2
         )
 
+    def test_a_position_weighs_as_its_class(self):
+        student, teacher = noise(1, 4, 1, 3), noise(1, 4, 1, 3, seed=1)
+        labels = torch.tensor([[[2, 0, VOID]]])
+        weights = torch.tensor([0.5, 7.0, 3.0, 7.0])
+        parts = [ofa_loss(student[..., i : i + 1], teacher[..., i : i + 1], labels[..., i : i + 1], theta=1.5)
+                 for i in range(2)]  # fmt: skip
+        found = ofa_loss(student, teacher, labels, theta=1.5, class_weights=weights)
+        torch.testing.assert_close(found, (3.0 * parts[0] + 0.5 * parts[1]) / 2)
+
     def test_no_gradient_reaches_the_teacher(self):
         student, teacher = noise(1, 4, 2, 2).requires_grad_(), noise(1, 4, 2, 2, seed=1).requires_grad_()
         ofa_loss(student, teacher, torch.zeros(1, 2, 2, dtype=torch.int64), theta=1.5).backward()

@@ -8,7 +8,7 @@ from bsdnet.errors import ConfigError
 from tests.trainer.tiny import TINY
 from trainer.distributed import Processes
 from trainer.pretrain import Classifier
-from trainer.recipes import CAMVID_360, TEACHER_CAMVID_360, TINY_IMAGENET, iterations_of
+from trainer.recipes import CAMVID_360, CITYSCAPES_SEG50, TEACHER_CAMVID_360, TINY_IMAGENET, iterations_of
 from trainer.sampling import PositionSampler
 from trainer.schedule import build_optimizer, learning_rate, set_learning_rate
 
@@ -122,6 +122,7 @@ def test_iterations_count_whole_batches():
         (CAMVID_360, "class_mix", -0.1),
         (CAMVID_360, "crop_size", (16, 480)),
         (CAMVID_360, "class_weight_offset", 1.0),
+        (CITYSCAPES_SEG50, "ofa_class_weights", True),
         (TINY_IMAGENET, "min_area", 0.0),
         (TINY_IMAGENET, "label_smoothing", 1.0),
     ],

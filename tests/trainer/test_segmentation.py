@@ -13,6 +13,7 @@ from bsdnet.classes import CAMVID_11, CITYSCAPES_19
 from bsdnet.errors import CheckpointError, ConfigError, DatasetError
 from bsdnet.modeling import BSDNet, BSDNetConfig
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
+from tests.trainer import test_objective
 from tests.trainer.tiny import TINY
 from trainer.datasets.camvid import CamVid
 from trainer.datasets.contract import TAUGHT, LabelledImages
@@ -117,6 +118,21 @@ def test_rare_classes_weigh_more(train_set: CamVid):
         assert weighted.count(labels)[0].item() == pytest.approx(expected * 64 * 64, rel=1e-5)
         assert plain.count(labels).tolist() == [64 * 64, 64]
     assert weighted.count(torch.full((1, 64, 64), 255)).tolist() == [0, 0]
+
+
+def test_ofa_weighs_classes_alike_or_as_the_cross_entropy_but_by_1_on_average(train_set: CamVid):
+    recipe = replace(RECIPE, distill="ofa", ofa_class_weights=True)
+    task = make(train_set, recipe=recipe, teacher=test_objective.Oracle())
+    assert task.description["ofa_class_weights"] is True
+    found = task.objective.sidm.class_weights
+    shares = class_shares(train_set)
+    ratios = 1 / np.log(1.1 + shares)
+    np.testing.assert_allclose(found / found[0], ratios / ratios[0], rtol=1e-5)
+    assert (found.numpy() * shares).sum() == pytest.approx(1)
+    assert not [name for name in task.objective.state_dict() if "class_weights" in name]
+    plain = make(train_set, recipe=replace(recipe, ofa_class_weights=False), teacher=test_objective.Oracle())
+    assert plain.objective.sidm.class_weights is None
+    assert plain.description["ofa_class_weights"] is None, "runs of before are gone on with"
 
 
 class Needle:

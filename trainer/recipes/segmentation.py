@@ -55,6 +55,8 @@ class SegmentationRecipe(OptimizerRecipe):
     """Probability that half of the classes of another crop are put over a crop; see `trainer.augment.paste_classes`."""
     class_weight_offset: float | None = None  # beyond the paper, off
     """c in the class weight `1 / ln(c + share of pixels)`; None weighs all classes alike."""
+    ofa_class_weights: bool = False  # beyond the paper, off
+    """Whether the logits' distillation weighs classes as the cross-entropy does (`class_weight_offset`)."""
     class_balance: float = 0.0  # beyond the paper, off
     """Share of the crops that are drawn to show a class, each class alike, instead of anywhere."""
     hard_pixel_share: float = 1.0  # beyond the paper, off
@@ -77,6 +79,8 @@ class SegmentationRecipe(OptimizerRecipe):
             raise ConfigError(f"color_jitter must be in [0, 0.9], got {self.color_jitter}")
         if self.class_weight_offset is not None and not self.class_weight_offset > 1:
             raise ConfigError(f"class_weight_offset must be greater than 1, got {self.class_weight_offset}")
+        if self.ofa_class_weights and self.class_weight_offset is None:
+            raise ConfigError("ofa_class_weights takes the weights of class_weight_offset, which is none")
         if self.distill not in ("none", "cwd", "ofa", "sidm"):
             raise ConfigError(f"distill must be none, cwd, ofa or sidm, got {self.distill!r}")
         for name in ("theta", "temperature"):
