@@ -18,6 +18,8 @@ class TrainTransform:
 
     recipe: SegmentationRecipe
     """Where the ranges come from."""
+    keeps_clear: bool = False
+    """Whether pictures have three channels more: those without the degradation."""
 
     def __call__(
         self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], rng: Generator, wanted: int | None = None
@@ -31,8 +33,8 @@ class TrainTransform:
             wanted: a class that the crop has to show, if the picture does.
 
         Returns:
-            Picture `(h, w, 3)` and labels `(h, w)` of the recipe's crop size; beyond the picture's edge it is mirrored
-            and the labels are 255.
+            Picture `(h, w, 3)`, or `(h, w, 6)`, and labels `(h, w)` of the recipe's crop size; beyond the picture's
+            edge it is mirrored and the labels are 255.
         """
         view = self._random_view(rgb.shape[:2], rng, _random_pixel(labels, wanted, rng))
         height, width = self.recipe.crop_size
@@ -47,10 +49,12 @@ class TrainTransform:
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=(IGNORE_INDEX,),
         )
-        colored = jitter_colors(np.asarray(seen, np.uint8), self.recipe.color_jitter, rng)
+        clear = final = jitter_colors(np.asarray(seen, np.uint8), self.recipe.color_jitter, rng)
         if self.recipe.degradation > 0 and rng.random() < self.recipe.degradation:
-            colored = degrade(colored, rng)
-        return colored, np.asarray(seen_labels, np.uint8)
+            final = degrade(clear, rng)
+        if self.keeps_clear:
+            final = np.concatenate([final, clear], 2)
+        return final, np.asarray(seen_labels, np.uint8)
 
     def _random_view(
         self, size: tuple[int, ...], rng: Generator, inside: tuple[int, int] | None = None
@@ -113,9 +117,9 @@ def paste_classes(
     So things are seen in surroundings that the data do not have: ClassMix (Olsson et al., WACV 2021), with true labels.
 
     Args:
-        rgb: picture, `(H, W, 3)` uint8.
+        rgb: picture, `(H, W, C)` uint8.
         labels: its classes, `(H, W)` uint8, 255 where there is none.
-        other_rgb: picture of the same size that the classes are taken from.
+        other_rgb: picture of the same shape that the classes are taken from.
         other_labels: its classes; pixels without a class are never taken.
         rng: the only source of chance.
 

@@ -30,21 +30,20 @@ def normalize(images: Tensor, mean: tuple[float, float, float], std: tuple[float
     """Turn pictures into the network's input.
 
     Args:
-        images: RGB, `(B, H, W, 3)` uint8.
+        images: RGB, `(B, H, W, 3)` uint8, or several such side by side in the channels.
         mean: of RGB scaled to 0..1.
         std: of RGB scaled to 0..1.
 
     Returns:
-        `(B, 3, H, W)` fp32, in channels_last memory without a copy.
+        `(B, C, H, W)` fp32, in channels_last memory without a copy.
     """
-    offset, scale = _offset_and_scale(mean, std, images.device)
+    pictures = images.shape[3] // 3
+    offset, scale = _offset_and_scale(mean * pictures, std * pictures, images.device)
     return ((images.float() - offset) * scale).permute(0, 3, 1, 2)
 
 
 @functools.cache  # a copy to the GPU for every batch would wait for all that the GPU still has to do
-def _offset_and_scale(
-    mean: tuple[float, float, float], std: tuple[float, float, float], device: torch.device
-) -> tuple[Tensor, Tensor]:
+def _offset_and_scale(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # what the cache keeps serves training as well
         return torch.tensor(mean).mul(255).to(device), torch.tensor(std).mul(255).reciprocal().to(device)
 

@@ -30,10 +30,10 @@ def _end() -> None:
 def load_batches(
     dataset: Dataset[tuple[Tensor, Tensor]], batches: Iterable[list[Any]], device: torch.device, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Give normalised pictures `(B, 3, H, W)` and int64 targets on the device, batch by batch.
+    """Give normalised pictures `(B, C, H, W)` and int64 targets on the device, batch by batch.
 
     Args:
-        dataset: pictures `(H, W, 3)` uint8 RGB and integer targets.
+        dataset: pictures `(H, W, C)` uint8 RGB and integer targets; more than three channels are several pictures.
         batches: which examples make each batch, as the data set's `__getitem__` takes them.
         device: where they go.
         workers: processes that read them; 0 reads them in this one.

@@ -80,7 +80,8 @@ class SegmentationObjective(nn.Module):
         """Compute one step's loss.
 
         Args:
-            images: normalised pictures, `(B, 3, H, W)`.
+            images: normalised pictures, `(B, 3, H, W)`, or `(B, 6, H, W)`: what the student sees, then what the
+                teacher sees of the same.
             labels: `(B, H, W)` int64, 255 where there is none, `TAUGHT` where the teacher alone tells the class.
             counts: what the sums are divided by, as from `count_valid`, `(2,)`: over several processes, each one's mean
                 share of the whole batch's.
@@ -90,8 +91,9 @@ class SegmentationObjective(nn.Module):
             step and averaged over the processes, they are those of the whole batch.
         """
         recipe = self.recipe
+        images, clear = _as_seen(images)
         with autocast(images.device, recipe.precision):
-            taught = None if self._teacher is None else self._teacher(images)
+            taught = None if self._teacher is None else self._teacher(clear)
             output = self.network(images)
             auxiliary = None if self.auxiliary is None else self.auxiliary(output.stage3)
         if taught is not None and not self._labelled:
@@ -140,6 +142,14 @@ def _weight_by_label(class_weights: Tensor | None) -> Tensor:
         weights[: len(class_weights)] = class_weights
     weights[[TAUGHT, IGNORE_INDEX]] = 0
     return weights
+
+
+def _as_seen(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Give what the student and what the teacher sees, each in one piece of memory."""
+    if images.shape[1] == 3:
+        return images, images
+    layout = torch.channels_last if images.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+    return images[:, :3].contiguous(memory_format=layout), images[:, 3:].contiguous(memory_format=layout)
 
 
 def _logits(output: Tensor | TrainingOutput) -> Tensor:

@@ -116,6 +116,7 @@ class SegmentationTask:
         self.iterations = iterations_of(recipe, len(data.train))
         self._trainee, self._data, self._device = trainee, data, device
         self._processes, self._workers = processes, workers
+        self._has_teacher = teacher is not None
         self._pixels = _count_pixels(data.train) if recipe.class_weight_offset or recipe.class_balance else None
         objective = SegmentationObjective(
             trainee.network,
@@ -142,7 +143,10 @@ class SegmentationTask:
         return build_optimizer(self.objective, self.recipe)
 
     def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give normalised crops `(B, 3, h, w)` and labels `(B, h, w)` int64 of every step from `start` on."""
+        """Give normalised crops `(B, 3, h, w)` and labels `(B, h, w)` int64 of every step from `start` on.
+
+        Where crops are degraded and there is a teacher, three channels follow: the clear crops, for the teacher.
+        """
         recipe = self.recipe
         sampler = PositionSampler(
             len(self._data.train),
@@ -152,7 +156,13 @@ class SegmentationTask:
             stop=self.iterations,
             processes=self._processes,
         )
-        dataset = AugmentedImages(self._data.train, recipe, self._pixels, self._data.unlabelled)
+        dataset = AugmentedImages(
+            self._data.train,
+            recipe,
+            self._pixels,
+            self._data.unlabelled,
+            keeps_clear=self._has_teacher and recipe.degradation > 0,
+        )
         for images, labels in load_batches(dataset, sampler, self._device, self._workers):
             yield images if recipe.channels_last else images.contiguous(), labels
 
@@ -207,6 +217,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         recipe: how they are augmented.
         pixels: pixels of each class in each picture, `(N, num_classes)`, for class-balanced crops.
         unlabelled: pictures that take the place of the recipe's share of the examples; their pixels are `TAUGHT`.
+        keeps_clear: whether crops have three channels more: those without the degradation.
     """
 
     def __init__(
@@ -215,17 +226,19 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         recipe: SegmentationRecipe,
         pixels: NDArray[np.int64] | None = None,
         unlabelled: LabelledImages | None = None,
+        *,
+        keeps_clear: bool = False,
     ) -> None:
         self._dataset, self._unlabelled = dataset, unlabelled
         self._recipe = recipe
-        self._transform = TrainTransform(recipe=recipe)
+        self._transform = TrainTransform(recipe=recipe, keeps_clear=keeps_clear)
         self._pictures: list[tuple[int, NDArray[np.int64]]] = []
         if pixels is not None and recipe.class_balance > 0:
             found = [(label, np.flatnonzero(pixels[:, label])) for label in range(pixels.shape[1])]
             self._pictures = [(label, examples) for label, examples in found if examples.size]
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Give a crop `(h, w, 3)` uint8 RGB and its labels `(h, w)` uint8."""
+        """Give a crop `(h, w, 3)` or `(h, w, 6)` uint8 RGB and its labels `(h, w)` uint8."""
         example, position = key
         rng = np.random.default_rng((self._recipe.seed, 1, position))
         if self._unlabelled is not None and rng.random() < self._recipe.unlabelled_share:

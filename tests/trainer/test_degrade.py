@@ -43,6 +43,17 @@ def test_its_share_of_the_crops_is_degraded_and_no_label(pair, share: float):
         np.testing.assert_array_equal(labels, pair[1])
 
 
+def test_the_clear_picture_can_be_kept_beside(pair):
+    recipe = replace(PLAIN, degradation=0.5, color_jitter=0.4)
+    alone, both = TrainTransform(recipe=recipe), TrainTransform(recipe=recipe, keeps_clear=True)
+    clear = TrainTransform(recipe=replace(recipe, degradation=0.0))
+    for one, other, third in zip(generators(20), generators(20), generators(20), strict=True):
+        (rgb, labels), (beside, same), (plain, _) = alone(*pair, one), both(*pair, other), clear(*pair, third)
+        np.testing.assert_array_equal(beside[..., :3], rgb)
+        np.testing.assert_array_equal(beside[..., 3:], plain)
+        np.testing.assert_array_equal(labels, same)
+
+
 def test_chance_comes_from_the_generator_alone(pair):
     given = pair[0].copy()
     transform = TrainTransform(recipe=replace(PLAIN, degradation=1.0))

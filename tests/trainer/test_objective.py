@@ -171,6 +171,24 @@ def test_beside_labels_the_teacher_alone_tells_what_is_marked_as_taught(share: f
     assert found["ofa"].item() == pytest.approx(parts(objective, images, told)["ofa"].item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_the_teacher_may_see_another_picture_than_the_student(layout: torch.memory_format):
+    images, labels = images_and_labels()
+    other, _ = images_and_labels(seed=1)
+    objective = SegmentationObjective(student(), replace(PLAIN, distill="sidm"), teacher=Oracle())
+
+    def losses(own: torch.Tensor, taught: torch.Tensor) -> list[float]:
+        both = torch.cat([own, taught], 1).contiguous(memory_format=layout)
+        found = parts(objective, both, labels)
+        return [found["ce"].item(), found["cwd"].item()]
+
+    same = parts(objective, images.contiguous(memory_format=layout), labels)
+    assert losses(images, images) == [same["ce"].item(), same["cwd"].item()]
+    one, two = losses(images, other), losses(other, images)
+    assert one[0] == same["ce"].item() != two[0], "labels judge what the student sees"
+    assert one[1] != same["cwd"].item()
+
+
 @pytest.mark.parametrize("class_weights", [None, torch.full((11,), 2.0)])
 def test_pixels_that_the_teacher_tells_are_no_pixels_of_the_cross_entropy(class_weights: torch.Tensor | None):
     objective = SegmentationObjective(student(), PLAIN, class_weights=class_weights)

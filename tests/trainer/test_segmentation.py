@@ -85,6 +85,20 @@ def test_batches_are_what_the_network_takes(train_set: CamVid, channels_last: bo
     assert labels.dtype == torch.int64
 
 
+@pytest.mark.parametrize(("share", "taught", "channels"), [(0.5, True, 6), (0.5, False, 3), (0.0, True, 3)])
+def test_the_teacher_is_given_the_clear_crops(train_set: CamVid, share: float, taught: bool, channels: int):
+    recipe = replace(RECIPE, degradation=share, distill="ofa" if taught else "none")
+    clear = make(train_set)
+    task = make(train_set, recipe=recipe, teacher=test_objective.Oracle() if taught else None)
+    for (images, _), (plain, _) in zip(task.batches(0), clear.batches(0), strict=True):
+        assert images.shape == (2, channels, 64, 64)
+        if channels == 6:
+            assert torch.equal(images[:, 3:], plain)
+    degraded = any(not torch.equal(images[:, :3], plain)
+                   for (images, _), (plain, _) in zip(task.batches(0), clear.batches(0), strict=True))  # fmt: skip
+    assert degraded == (share > 0)
+
+
 def test_batches_resume_where_they_were_left(train_set: CamVid):
     task = make(train_set)
     whole, rest = list(task.batches(0)), list(task.batches(4))
