@@ -272,6 +272,23 @@ class EfficientNetSegmenter(nn.Module):
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise TrainingError(f"{path} cannot be loaded as the encoder of {self.variant}: {reason}") from error
 
+    def go_on_from(self, name: str) -> None:
+        """Take over the weights of a trained one, whole.
+
+        Args:
+            name: folder that `save` wrote.
+
+        Raises:
+            TrainingError: it cannot be read, or is another variant's.
+            ConfigError: it was trained on other classes.
+        """
+        other = load_efficientnet(Path(name))
+        if other.variant != self.variant:
+            raise TrainingError(f"{name} is an {other.variant}, not an {self.variant}")
+        if other.class_names != self.class_names:
+            raise ConfigError(f"{name} was trained on other classes: {', '.join(other.class_names)}")
+        self.load_state_dict(other.state_dict(), strict=True)
+
     def save(self, folder: Path) -> None:
         """Write a folder that `load_efficientnet` reads: kernels in fp16, batch norms and biases in fp32.
 

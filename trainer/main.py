@@ -204,6 +204,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     help="Encoder from 'bsdnet-train pretrain', or of Hugging Face, such as nvidia/mit-b2; of an EfficientNet, "
     "'imagenet' or its .pth file; default: random.",
 )
+@click.option("--init", "initial", metavar="FOLDER|NAME", help="A trained teacher of the same classes to go on from.")
 @click.option(
     "--train-split",
     type=click.Choice(["train", "trainval"]),
@@ -224,12 +225,16 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
     bsdnet-train --dataset camvid --data-dir camvid --teacher runs/teacher/best --output runs/camvid
     """  # noqa: D301 - click takes the backspace for "keep these lines"
     require(options, "dataset", "output")
+    if options["initial"] is not None and options["pretrained"] is not None:
+        raise click.UsageError("--pretrained gives an encoder and --init the whole teacher: only one of them")
     with connect(options["device"]) as (processes, device):
         data = open_data(options["dataset"], options["data_dir"], options["train_split"], options["hold_out"])
         recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options, device)
-        data = _described(data, options, "pretrained")
+        data = _described(data, options, "pretrained", "initial")
         folder = make_folder(options, processes)
-        trainee = build_future_teacher(recipe, data.train.classes, pretrained=options["pretrained"])
+        trainee = build_future_teacher(
+            recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
+        )
         workers = _workers(options, device)
         task = SegmentationTask(recipe, trainee, data, device, processes=processes, workers=workers)
         run_task(task, folder, options, processes)

@@ -144,6 +144,25 @@ class SegFormerSegmenter(nn.Module):
                 "channels; pass a --pretrained of the same variant"
             ) from error
 
+    def go_on_from(self, name: str) -> None:
+        """Take over the weights of a trained one, whole.
+
+        Args:
+            name: folder that `save` wrote, or a Hugging Face name.
+
+        Raises:
+            TrainingError: it cannot be loaded, or is another variant's.
+            ConfigError: it was trained on other classes.
+        """
+        other = load_pretrained("SegformerForSemanticSegmentation", name)
+        if other.config.id2label != self.network.config.id2label:
+            raise ConfigError(f"{name} was trained on other classes: {', '.join(other.config.id2label.values())}")
+        try:
+            self.network.load_state_dict(other.state_dict(), strict=True)
+        except RuntimeError as error:
+            shape = f"{other.config.depths} blocks of {other.config.hidden_sizes} channels"
+            raise TrainingError(f"{name} has another shape than the model: {shape}") from error
+
     def save(self, folder: Path) -> None:
         """Write a folder that `trainer.teacher.load_teacher` and transformers read.
 

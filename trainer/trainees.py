@@ -173,7 +173,9 @@ class FutureTeacher:
         network.save(path.with_suffix(""))
 
 
-def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained: str | None = None) -> FutureTeacher:
+def build_future_teacher(
+    recipe: TeacherRecipe, classes: ClassSet, *, pretrained: str | None = None, initial: str | None = None
+) -> FutureTeacher:
     """Build a SegFormer or an EfficientNet, its weights drawn from the recipe's seed.
 
     Args:
@@ -181,17 +183,19 @@ def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained
         classes: what the logits mean.
         pretrained: folder from `bsdnet-train pretrain`, or a Hugging Face name such as `nvidia/mit-b2`, of the encoder;
             of an EfficientNet, which must have one, `imagenet` or a file of such weights.
+        initial: a trained teacher to go on from, instead of an encoder: the folder of its run's weights, or of a
+            SegFormer a Hugging Face name.
 
     Raises:
-        ConfigError: there is no such variant, or `pretrained` is for another kind.
-        TrainingError: transformers is not installed, or the encoder cannot be read or does not fit.
+        ConfigError: there is no such variant, `pretrained` is for another kind, or `initial` has other classes.
+        TrainingError: transformers is not installed, or weights cannot be read or do not fit.
     """
     torch.manual_seed(recipe.seed)
     if recipe.model not in (*VARIANTS, *EFFICIENTNETS):
         raise ConfigError(f"no teacher {recipe.model!r}; expected one of {', '.join((*VARIANTS, *EFFICIENTNETS))}")
     network: SegFormerSegmenter | EfficientNetSegmenter
     if recipe.model in EFFICIENTNETS:
-        if pretrained is None:
+        if pretrained is None and initial is None:
             raise ConfigError(
                 "an EfficientNet keeps its encoder's first layers and statistics as they are, so it needs --pretrained "
                 f"{IMAGENET}"
@@ -203,6 +207,8 @@ def build_future_teacher(recipe: TeacherRecipe, classes: ClassSet, *, pretrained
                 f"--pretrained {IMAGENET} is an EfficientNet's: a SegFormer's encoder is a folder or a name"
             )
         network = SegFormerSegmenter(recipe.model, classes)
-    if pretrained is not None:
+    if initial is not None:
+        network.go_on_from(initial)
+    elif pretrained is not None:
         network.load_encoder(pretrained)
     return FutureTeacher(network=network)

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from bsdnet.checkpoint import load_checkpoint
 from tests.trainer.command import assert_one_line, run, train
@@ -92,6 +93,24 @@ def test_a_teacher_is_evaluated_as_weights_are(street_camvid: Path, teacher: Pat
     assert (report["images"], len(report["iou"])) == (12, 11)
     one = json.loads(run(*arguments, "--json", "--hold-out", "B").output)
     assert (one["images"], one["miou"]) == (6, report["miou_by_recording"]["B"])
+
+
+def test_a_teacher_goes_on_from_a_trained_one(
+    street_camvid: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shrink_segformer(monkeypatch)
+    arguments = [
+        "teacher", "--dataset", "camvid", "--data-dir", street_camvid, "--model", "segformer-b0", "--iterations", 1,
+        "--batch-size", 2, "--crop-size", "64x64", "--set", "train_size=128x96", "--init", teacher / "last",
+    ]  # fmt: skip
+    result = run(*arguments, "--output", tmp_path / "run", "--lr", 1e-9)
+    assert result.exit_code == 0, result.stderr
+    before, after = (load_file(folder / "last" / "model.safetensors") for folder in (teacher, tmp_path / "run"))
+    torch.testing.assert_close(after["decode_head.classifier.weight"], before["decode_head.classifier.weight"])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["initial"] == "last"
+    both = run(*arguments, "--output", tmp_path / "no", "--pretrained", "any")
+    assert both.exit_code == 2
+    assert "only one of them" in both.stderr
 
 
 def test_two_teachers_form_an_ensemble(street_camvid: Path, teacher: Path, tmp_path: Path):

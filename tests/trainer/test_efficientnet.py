@@ -278,3 +278,21 @@ def test_it_is_trained_evaluated_and_learnt_from(street_camvid: Path, tmp_path: 
     assert_one_line(segformer, "--pretrained imagenet is an EfficientNet's", exit_code=2)
     unknown = run("teacher", *common, "--output", tmp_path / "u", *small, "--set", "model=efficientnet-b0")
     assert_one_line(unknown, "no teacher 'efficientnet-b0'", "segformer-b0", "efficientnet-lite0", exit_code=2)
+
+
+def test_a_trained_one_is_gone_on_from(tmp_path: Path):
+    trained, network = segmenter(seed=1), segmenter(seed=2)
+    trained.save(tmp_path / "last")
+    network.go_on_from(str(tmp_path / "last"))
+    before, after = trained.state_dict(), network.state_dict()
+    assert all(torch.equal(before[name].half(), after[name].half()) for name in before)
+
+
+def test_a_trained_one_of_another_kind_is_not_gone_on_from(tmp_path: Path):
+    segmenter().save(tmp_path / "last")
+    with pytest.raises(TrainingError, match="last is an efficientnet-lite0, not an efficientnet-lite1"):
+        segmenter("efficientnet-lite1").go_on_from(str(tmp_path / "last"))
+    with pytest.raises(ConfigError, match=r"last was trained on other classes: "):
+        EfficientNetSegmenter("efficientnet-lite0", ["a", "b"], (64, 64)).go_on_from(str(tmp_path / "last"))
+    with pytest.raises(TrainingError, match="cannot be loaded as an EfficientNet"):
+        segmenter().go_on_from(str(tmp_path))

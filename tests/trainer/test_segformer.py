@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bsdnet.classes import CAMVID_11
+from bsdnet.classes import CAMVID_11, CITYSCAPES_19
 from bsdnet.errors import ConfigError, TrainingError
 from trainer.segformer import VARIANTS, SegFormerClassifier, SegFormerSegmenter
 from trainer.teacher import load_teacher
@@ -99,3 +99,17 @@ def test_a_teacher_is_no_encoder(tmp_path: Path):
     segmenter().save(tmp_path / "teacher")
     with pytest.raises(TrainingError, match="missing keys, such as classifier"):
         segmenter().load_encoder(str(tmp_path / "teacher"))
+
+
+def test_a_trained_one_is_gone_on_from(tmp_path: Path):
+    trained, network = segmenter(), segmenter()
+    for parameter in trained.parameters():
+        parameter.data.add_(0.5)
+    trained.save(tmp_path / "last")
+    network.go_on_from(str(tmp_path / "last"))
+    before, after = trained.state_dict(), network.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    with pytest.raises(TrainingError, match="another shape than the model"):
+        segmenter("segformer-b1").go_on_from(str(tmp_path / "last"))
+    with pytest.raises(ConfigError, match="was trained on other classes: sky"):
+        SegFormerSegmenter("segformer-b0", CITYSCAPES_19).go_on_from(str(tmp_path / "last"))
