@@ -19,7 +19,7 @@ class TrainTransform:
     recipe: SegmentationRecipe
     """Where the ranges come from."""
     keeps_clear: bool = False
-    """Whether pictures have three channels more: those without the degradation."""
+    """Whether three channels follow: the same picture without the degradation."""
 
     def __call__(
         self, rgb: NDArray[np.uint8], labels: NDArray[np.uint8], rng: Generator, wanted: int | None = None

@@ -246,7 +246,7 @@ class EfficientNetSegmenter(nn.Module):
         return SegmentationMaps(features.stride16, features.stride32, y, self.classifier(y))
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Give the decoder's parameters, which start from random weights."""
+        """Give the decoder's parameters, which start from random weights unless a trained network is gone on from."""
         parts = (self.context, self.laterals, self.blends, self.classifier)
         return [parameter for part in parts for parameter in part.parameters()]
 
@@ -285,7 +285,7 @@ class EfficientNetSegmenter(nn.Module):
         other = load_efficientnet(Path(name))
         if other.variant != self.variant:
             raise TrainingError(f"{name} is an {other.variant}, not an {self.variant}")
-        if other.class_names != self.class_names:
+        if [label.strip().lower() for label in other.class_names] != [label.lower() for label in self.class_names]:
             raise ConfigError(f"{name} was trained on other classes: {', '.join(other.class_names)}")
         self.load_state_dict(other.state_dict(), strict=True)
 

@@ -42,7 +42,7 @@ from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
 from trainer.segmentation import SegmentationData, SegmentationTask
 from trainer.teacher import load_teacher, read_class_mapping
-from trainer.trainees import CONFIGS, build_future_teacher, build_student, shape_of
+from trainer.trainees import CONFIGS, build_future_teacher, build_student, shape_of, variant_of
 
 _OF_EVALUATION = {
     "eval_split", "weights", "eval_size", "eval_window", "eval_flip", "eval_scales", "predictions", "as_json",
@@ -84,7 +84,11 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 )
 @click.option("--auxiliary-weight", type=float, help="Weight of an auxiliary head on stage 3; default: 0, none.")
 @crop_options
-@click.option("--pretrained", type=FILE, help="Backbone from 'bsdnet-train pretrain'; default: random weights.")
+@click.option(
+    "--pretrained",
+    type=FILE,
+    help="Backbone from 'bsdnet-train pretrain', of S also for --model b; default: random weights.",
+)
 @click.option(
     "--init",
     "initial",
@@ -229,6 +233,8 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
         raise click.UsageError("--pretrained gives an encoder and --init the whole teacher: only one of them")
     with connect(options["device"]) as (processes, device):
         data = open_data(options["dataset"], options["data_dir"], options["train_split"], options["hold_out"])
+        if options["initial"] is not None and options["model"] is None:
+            options = {**options, "model": variant_of(options["initial"])}
         recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options, device)
         data = _described(data, options, "pretrained", "initial")
         folder = make_folder(options, processes)

@@ -122,7 +122,7 @@ class SegFormerSegmenter(nn.Module):
         return logits
 
     def head_parameters(self) -> list[nn.Parameter]:
-        """Give the decoder's parameters, which start from random weights."""
+        """Give the decoder's parameters, which start from random weights unless a trained network is gone on from."""
         return list(self.network.decode_head.parameters())
 
     def load_encoder(self, name: str) -> None:
@@ -155,13 +155,14 @@ class SegFormerSegmenter(nn.Module):
             ConfigError: it was trained on other classes.
         """
         other = load_pretrained("SegformerForSemanticSegmentation", name)
-        if other.config.id2label != self.network.config.id2label:
-            raise ConfigError(f"{name} was trained on other classes: {', '.join(other.config.id2label.values())}")
+        names, own = (_class_names(config) for config in (other.config, self.network.config))
+        if names != own:
+            raise ConfigError(f"{name} was trained on other classes: {', '.join(names)}")
         try:
             self.network.load_state_dict(other.state_dict(), strict=True)
         except RuntimeError as error:
             shape = f"{other.config.depths} blocks of {other.config.hidden_sizes} channels"
-            raise TrainingError(f"{name} has another shape than the model: {shape}") from error
+            raise TrainingError(f"{name} has another shape than the model: {shape}; say --model") from error
 
     def save(self, folder: Path) -> None:
         """Write a folder that `trainer.teacher.load_teacher` and transformers read.
@@ -170,6 +171,11 @@ class SegFormerSegmenter(nn.Module):
             TrainingError: it cannot be written.
         """
         write_folder(self.network.save_pretrained, folder)
+
+
+def _class_names(config: "SegformerConfig") -> list[str]:
+    """Give the classes in their order, as published lists are compared: without case and surrounding spaces."""
+    return [config.id2label[index].strip().lower() for index in range(config.num_labels)]
 
 
 def load_pretrained(kind: str, name: str) -> Any:  # noqa: ANN401 - transformers is optional

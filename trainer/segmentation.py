@@ -111,12 +111,14 @@ class SegmentationTask:
         teachers = {"teachers": [os.path.normpath(name) for name in recipe.teachers]}
         self.description = recipe_as_dict(recipe) | teachers | dict(data.description) | numbers
         self.description["ofa_class_weights"] = recipe.ofa_class_weights or None  # older states do not know it
+        self._keeps_clear = teacher is not None and recipe.degradation > 0
+        if self._keeps_clear:
+            self.description["teacher_sees"] = "clear"  # runs of before, whose teacher saw bad crops, do not go on
         if data.unlabelled is None:
             del self.description["unlabelled_share"]  # it says nothing, and older states of runs do not know it
         self.iterations = iterations_of(recipe, len(data.train))
         self._trainee, self._data, self._device = trainee, data, device
         self._processes, self._workers = processes, workers
-        self._has_teacher = teacher is not None
         self._pixels = _count_pixels(data.train) if recipe.class_weight_offset or recipe.class_balance else None
         objective = SegmentationObjective(
             trainee.network,
@@ -161,7 +163,7 @@ class SegmentationTask:
             recipe,
             self._pixels,
             self._data.unlabelled,
-            keeps_clear=self._has_teacher and recipe.degradation > 0,
+            keeps_clear=self._keeps_clear,
         )
         for images, labels in load_batches(dataset, sampler, self._device, self._workers):
             yield images if recipe.channels_last else images.contiguous(), labels
@@ -196,7 +198,10 @@ class SegmentationTask:
         return torch.tensor(1 / np.log(offset + self._shares()), dtype=torch.float32, device=self._device)
 
     def _ofa_class_weights(self) -> Tensor | None:
-        """Give the class weights, scaled so that a pixel weighs 1 on average: OFA is divided by positions."""
+        """Give the class weights, scaled so that a labelled pixel weighs 1 on average: OFA is divided by positions.
+
+        Crops that show rare classes more often, and what a teacher sees in pictures without labels, weigh more.
+        """
         weights = self._class_weights()
         if weights is None:
             return None

@@ -16,7 +16,13 @@ from bsdnet.checkpoint import (
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone, BSDNet, BSDNetConfig
-from trainer.efficientnet import EFFICIENTNETS, IMAGENET, EfficientNetSegmenter
+from trainer.efficientnet import (
+    EFFICIENTNETS,
+    IMAGENET,
+    EfficientNetSegmenter,
+    holds_efficientnet,
+    load_efficientnet,
+)
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segformer import VARIANTS, SegFormerSegmenter
 from trainer.widening import widen, widen_backbone
@@ -54,12 +60,11 @@ def read_backbone(path: Path, config: BSDNetConfig) -> Backbone:
         dasp_channels=owner.dasp_channels,
         decoder_channels=owner.decoder_channels,
     )
-    backbone = Backbone(narrow)
-    load_backbone(path, backbone)
-    if narrow == config:
-        return backbone
     try:
-        return widen_backbone(backbone, narrow, config)
+        with torch.random.fork_rng(devices=[]):  # what a run draws later does not depend on weights that are read
+            backbone = Backbone(narrow)
+            load_backbone(path, backbone)
+            return backbone if narrow == config else widen_backbone(backbone, narrow, config)
     except ConfigError as error:
         raise ConfigError(f"{path} has another shape than the network: {error}") from error
 
@@ -158,7 +163,7 @@ class FutureTeacher:
 
     @property
     def head_parameters(self) -> list[nn.Parameter]:
-        """The decoder's, which starts from random weights."""
+        """The decoder's, which starts from random weights unless a trained network is gone on from."""
         return self.network.head_parameters()
 
     def save(self, network: nn.Module, path: Path) -> None:
@@ -173,10 +178,20 @@ class FutureTeacher:
         network.save(path.with_suffix(""))
 
 
+def variant_of(initial: str) -> str | None:
+    """Read from a trained teacher's folder which EfficientNet it is; None for a SegFormer.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    folder = Path(initial)
+    return load_efficientnet(folder).variant if holds_efficientnet(folder) else None
+
+
 def build_future_teacher(
     recipe: TeacherRecipe, classes: ClassSet, *, pretrained: str | None = None, initial: str | None = None
 ) -> FutureTeacher:
-    """Build a SegFormer or an EfficientNet, its weights drawn from the recipe's seed.
+    """Build a SegFormer or an EfficientNet, its weights drawn from the recipe's seed or read.
 
     Args:
         recipe: the variant and the seed.
@@ -198,7 +213,7 @@ def build_future_teacher(
         if pretrained is None and initial is None:
             raise ConfigError(
                 "an EfficientNet keeps its encoder's first layers and statistics as they are, so it needs --pretrained "
-                f"{IMAGENET}"
+                f"{IMAGENET}, or a trained one as --init"
             )
         network = EfficientNetSegmenter(recipe.model, classes.names, recipe.train_size)
     else:

@@ -67,7 +67,7 @@ def widen_backbone(backbone: Backbone, narrow: BSDNetConfig, config: BSDNetConfi
     Raises:
         ConfigError: as `widen`.
     """
-    _check(narrow, config)
+    _check(*(replace(shape, context="dasp-avg") for shape in (narrow, config)))  # a backbone has none
     wide = Backbone(config).train(backbone.training)
     with torch.no_grad():
         _Widener(torch.Generator().manual_seed(0)).backbone(backbone, wide, _channel_copies(narrow, config))

@@ -288,6 +288,17 @@ def test_a_trained_one_is_gone_on_from(tmp_path: Path):
     assert all(torch.equal(before[name].half(), after[name].half()) for name in before)
 
 
+def test_the_command_goes_on_from_a_trained_one_as_it_is(street_camvid: Path, tmp_path: Path):
+    segmenter("efficientnet-lite0").save(tmp_path / "trained")
+    arguments = ["teacher", "--dataset", "camvid", "--data-dir", street_camvid, "--init", tmp_path / "trained",
+                 "--iterations", 1, "--batch-size", 2, "--crop-size", "64x64"]  # fmt: skip
+    result = run(*arguments, "--output", tmp_path / "run")
+    assert result.exit_code == 0, result.stderr
+    assert load_efficientnet(tmp_path / "run" / "last").variant == "efficientnet-lite0"
+    other = run(*arguments, "--output", tmp_path / "other", "--model", "efficientnet-lite1")
+    assert_one_line(other, "trained is an efficientnet-lite0, not an efficientnet-lite1")
+
+
 def test_a_trained_one_of_another_kind_is_not_gone_on_from(tmp_path: Path):
     segmenter().save(tmp_path / "last")
     with pytest.raises(TrainingError, match="last is an efficientnet-lite0, not an efficientnet-lite1"):

@@ -132,6 +132,22 @@ def test_the_loss_is_the_weighted_sum_of_what_was_asked_for(distill: str, names:
     assert all(found[name] > 0 for name in names)
 
 
+def test_ofa_is_weighed_by_class():
+    recipe = replace(PLAIN, distill="sidm")
+    images, labels = images_and_labels()
+    labels[1] = TAUGHT  # the class is the teacher's there
+    alike, twice, one = (
+        parts(SegmentationObjective(student(), recipe, teacher=Oracle(3), ofa_class_weights=weights), images, labels)
+        for weights in (None, torch.full((11,), 2.0), F.one_hot(torch.tensor(3), 11).float())
+    )
+    assert twice["ofa"].item() == pytest.approx(2 * alike["ofa"].item(), rel=1e-6)
+    assert (twice["ce"], twice["cwd"]) == (alike["ce"], alike["cwd"])
+    labels[(labels != 3) & (labels != TAUGHT)] = 255
+    objective = SegmentationObjective(student(), recipe, teacher=Oracle(3))
+    kept = objective(images, labels, objective.count_valid(images_and_labels()[1]))
+    assert one["ofa"].item() == pytest.approx(kept["ofa"].item(), rel=1e-6)
+
+
 def test_everything_that_learns_gets_a_gradient_and_is_part_of_the_state():
     recipe = replace(PLAIN, distill="sidm", auxiliary_weight=0.4)
     objective = SegmentationObjective(student(), recipe, teacher=Oracle())
@@ -169,6 +185,44 @@ def test_beside_labels_the_teacher_alone_tells_what_is_marked_as_taught(share: f
     told = labels.clone()
     told[1] = 3
     assert found["ofa"].item() == pytest.approx(parts(objective, images, told)["ofa"].item(), rel=1e-6)
+
+
+class Noted(Oracle):
+    """Notes what it is shown; what it says depends on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def __call__(self, images: torch.Tensor) -> TeacherOutput:
+        self.seen.append(images)
+        found = super().__call__(images)
+        return found._replace(logits=20 * F.interpolate(images.mean(1, keepdim=True), scale_factor=0.25)
+                              * torch.linspace(-1, 1, 11).view(1, -1, 1, 1))  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_what_each_of_them_sees_is_in_one_piece_of_memory(layout: torch.memory_format):
+    images, labels = images_and_labels()
+    clear, _ = images_and_labels(seed=1)
+    network, teacher, shown = student(), Noted(), []
+    network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    objective = SegmentationObjective(network, replace(PLAIN, distill="sidm"), teacher=teacher)
+    parts(objective, torch.cat([images, clear], 1).contiguous(memory_format=layout), labels)
+    for seen, expected in ((shown[0], images), (teacher.seen[0], clear)):
+        assert torch.equal(seen, expected)
+        assert seen.is_contiguous(memory_format=layout)
+
+
+def test_without_labels_the_teacher_tells_the_classes_of_the_clear_picture():
+    (images, labels), (clear, _) = images_and_labels(), images_and_labels(seed=1)
+    labels = torch.where(labels == 255, labels, 0)
+    objective = SegmentationObjective(student(), replace(PLAIN, distill="ofa"), teacher=Noted(), labelled=False)
+    told = F.interpolate(Noted()(clear).logits, size=(64, 64), mode="bilinear", align_corners=False).argmax(1)
+    taught = SegmentationObjective(student(), replace(PLAIN, distill="ofa"), teacher=Noted())
+    both = torch.cat([images, clear], 1)
+    expected = parts(taught, both, torch.where(labels == 255, labels, told))
+    assert parts(objective, both, labels)["loss"].item() == pytest.approx(expected["loss"].item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
@@ -219,7 +273,11 @@ def test_parts_of_a_batch_add_up_to_its_loss_and_gradients(accumulation: int):
     for count in (1, accumulation):
         torch.manual_seed(1)
         objective = SegmentationObjective(
-            frozen(student()), replace(recipe, accumulation=count), teacher=Oracle(), class_weights=weights
+            frozen(student()),
+            replace(recipe, accumulation=count),
+            teacher=Oracle(),
+            class_weights=weights,
+            ofa_class_weights=weights.flip(0),
         )
         if objective.auxiliary is not None:
             objective.auxiliary.eval()

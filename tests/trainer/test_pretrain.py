@@ -151,7 +151,7 @@ def test_the_backbone_is_kept(images: ZippedImages, tmp_path: Path):
 
 def test_a_kept_backbone_is_gone_on_from(images: ZippedImages, tmp_path: Path):
     file = tmp_path / "backbone.safetensors"
-    kept = make(images)
+    kept = make(images, replace(RECIPE, seed=RECIPE.seed + 1))
     kept.save_weights(kept.network, file)
     again = PretrainTask(RECIPE, images, torch.device("cpu"), initial=file)
     assert again.description["initial"] == "backbone.safetensors"

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bsdnet.checkpoint import save_backbone
 from bsdnet.classes import CAMVID_11
-from bsdnet.errors import ConfigError
+from bsdnet.errors import CheckpointError, ConfigError
 from bsdnet.modeling import BSDNet, BSDNetConfig
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone
 from tests.trainer.test_bsdnet_teacher import make_network, write
@@ -147,6 +147,22 @@ def test_a_backbone_of_s_becomes_that_of_b(tmp_path: Path, trained_tiny: BSDNet)
         maps, wider = trained_tiny.backbone(pictures).stage4, network.eval().backbone(pictures).stage4
     assert wider.shape[1] > maps.shape[1]
     torch.testing.assert_close(wider[:, : maps.shape[1]], maps, rtol=2e-2, atol=2e-2)  # kernels were kept in fp16
+
+
+def test_a_backbone_is_widened_whatever_context_stands_on_it(tmp_path: Path, trained_tiny: BSDNet) -> None:
+    save_backbone(tmp_path / "s.safetensors", trained_tiny.backbone, "bsdnet_s")
+    recipe = replace(CAMVID_360, model="b", context="aspp")
+    assert build_student(recipe, CAMVID_11, pretrained=tmp_path / "s.safetensors").network.config.context == "aspp"
+    with pytest.raises(CheckpointError, match="another shape"):
+        build_student(replace(recipe, block="res"), CAMVID_11, pretrained=tmp_path / "s.safetensors")
+
+
+def test_a_backbone_that_is_read_leaves_chance_as_it_was(tmp_path: Path, trained_tiny: BSDNet) -> None:
+    save_backbone(tmp_path / "s.safetensors", trained_tiny.backbone, "bsdnet_s")
+    build_student(CAMVID_360, CAMVID_11)
+    expected = torch.rand(1)
+    build_student(CAMVID_360, CAMVID_11, pretrained=tmp_path / "s.safetensors")
+    assert torch.rand(1) == expected
 
 
 def test_a_backbone_of_b_does_not_become_that_of_s(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ class TeacherRecipe(SegmentationRecipe):
     distill: Distillation = "none"
     """A teacher learns from labels: `none`."""
     head_lr_factor: float = 10.0  # the SegFormer paper's
-    """Learning rate of the decoder, which starts from random weights, as a multiple of the encoder's."""
+    """Learning rate of the decoder, which starts from random weights unless a trained teacher is gone on from, as a
+    multiple of the encoder's."""
 
     def __post_init__(self) -> None:
         """Reject values that cannot work."""
