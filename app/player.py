@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
@@ -371,7 +372,12 @@ class Player(QObject):
         self._stop_stream()
         self._composer.close()
         self.network.close()
-        self.jobs.start("end", lambda: self.jobs.wait(CLOSE_S), done=self._ended)
+        deadline_s = time.monotonic() + CLOSE_S
+        # Twice: what ends while the first one waits, such as a load, is given up by a thread that is begun here then.
+        self._wait(deadline_s, lambda _: self._wait(deadline_s, self._ended))
+
+    def _wait(self, deadline_s: float, done: Callable[[bool], None]) -> None:
+        self.jobs.start("end", lambda: self.jobs.wait(max(0.0, deadline_s - time.monotonic())), done=done)
 
     def _ended(self, all_threads: bool) -> None:
         self.jobs.close()

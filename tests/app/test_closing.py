@@ -9,11 +9,22 @@ from app.cameras import Camera
 from app.engine import EngineChoice
 from app.phase import Phase
 from app.player import CLOSE_S
+from bsdnet.stream import pipeline
 
 from . import stand_ins
 from .conftest import WAIT_MS, viewer_threads
 
-SLACK_S = 0.5  # of a machine that is busy
+SLACK_S = 5.0  # of a machine that stalls
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """The two seconds are meant for threads that hang for good, not for a machine that stalls."""
+    monkeypatch.setattr("app.player.CLOSE_S", CLOSE_S + SLACK_S)
+
+
+def test_a_pipeline_has_given_up_by_then():
+    assert pipeline._READ_GRACE_S + pipeline._ABORT_S < CLOSE_S
 
 
 def close(qtbot, window, *, left_behind: int = 0) -> None:
@@ -22,8 +33,8 @@ def close(qtbot, window, *, left_behind: int = 0) -> None:
     with qtbot.waitSignal(window.player.closed, timeout=WAIT_MS) as closed:
         window.close()
         assert not window.isVisible()
-        assert time.perf_counter() - began < 0.3, "the window does not wait"
-    qtbot.waitUntil(lambda: len(viewer_threads()) <= left_behind, timeout=1000)
+        assert time.perf_counter() - began < 1.0, "the window does not wait"
+    qtbot.waitUntil(lambda: len(viewer_threads()) <= left_behind, timeout=WAIT_MS)
     assert time.perf_counter() - began < CLOSE_S + SLACK_S
     assert closed.args == [True]
 
@@ -131,6 +142,22 @@ def test_changing_the_network(qtbot, start):
     window = start("clip")
     window.player.network.choose(EngineChoice(device="cpu", precision="bf16"))
     close(qtbot, window)
+
+
+def test_a_network_that_comes_too_late_is_waited_for(qtbot, start, loads, monkeypatch):
+    def close_slowly(segmenter):
+        time.sleep(0.5)
+        segmenter.closed = True
+
+    monkeypatch.setattr(stand_ins.StandInSegmenter, "close", close_slowly)
+    window = start("clip")
+    window.player.network.choose(EngineChoice(device="cpu", precision="bf16"))
+    while len(loads) < 2 or "bsdnet-view load" in [thread.name for thread in viewer_threads()]:
+        time.sleep(0.01)  # it is there now, and the window does not know yet
+    closed = []
+    window.player.closed.connect(lambda _: closed.extend(load.closed for load in loads))
+    close(qtbot, window)
+    assert closed == [True, True]
 
 
 def test_after_an_error(qtbot, window):
