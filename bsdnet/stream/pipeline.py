@@ -93,6 +93,8 @@ class StreamPipeline:
         self._on_frame = on_frame
         self._hud: tuple[float, StreamStats] | None = None
         self._pending: deque[tuple[Job, PredictionHandle]] = deque()  # the inference thread's
+        self._replacing = threading.Lock()  # of the two below
+        self._inference_over = False
         self._replacements: deque[tuple[SegmenterLike, Callable[[], None] | None]] = deque()
         self._threads: list[threading.Thread] = []
         self._recorder = StatsRecorder([(sink.name, sink.live) for sink in sinks])
@@ -216,7 +218,10 @@ class StreamPipeline:
             PipelineError: the pipeline was not started, or is at its end.
         """
         self._flow.require_active("replace_segmenter")
-        self._replacements.append((segmenter, release))
+        with self._replacing:
+            if self._inference_over:
+                raise PipelineError("replace_segmenter: the pipeline is coming to its end; make a new one")
+            self._replacements.append((segmenter, release))
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the pipeline has ended; a paused one does not end by itself.
@@ -321,6 +326,8 @@ class StreamPipeline:
                 if job is None or len(self._pending) == self._in_flight:
                     self._collect()
         finally:
+            with self._replacing:
+                self._inference_over = True
             self._swap_segmenter()
 
     def _submit(self, job: Job) -> None:

@@ -9,7 +9,7 @@ from bsdnet.errors import BsdnetError, ConfigError, PipelineError, SourceError
 from bsdnet.stream.pipeline import PipelineState, StreamPipeline
 
 from .fakes import FPS, FakeSegmenter, FakeSink, FakeSource, eventually, settled, settles_at
-from .running import RACES, run, start_read_ahead, timed_stop
+from .running import RACES, STOP_LIMIT_S, run, start_read_ahead, timed_stop
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.usefixtures("no_thread_stays")]
 
@@ -240,6 +240,16 @@ class TestReplaceSegmenter:
             pipeline.replace_segmenter(FakeSegmenter(), release=released.set)
         assert released.is_set()
 
+    def test_it_is_refused_once_inference_has_ended(self, monkeypatch):
+        pipeline = StreamPipeline(FakeSource(10), FakeSegmenter(), [FakeSink()])
+        pipeline.start()
+        assert pipeline.wait(5.0)
+        monkeypatch.setattr(pipeline._flow, "require_active", lambda call: None)  # it was, a moment ago
+        released = threading.Event()
+        with pytest.raises(PipelineError, match="replace_segmenter: the pipeline is coming to its end"):
+            pipeline.replace_segmenter(FakeSegmenter(), release=released.set)
+        assert not released.is_set()
+
     def test_while_paused_the_next_step_uses_it(self):
         old, new = FakeSegmenter(), FakeSegmenter()
         with StreamPipeline(FakeSource(10), old, [FakeSink()]) as pipeline:
@@ -323,6 +333,6 @@ class TestCallsInEveryState:
             settled(lambda sinks=sinks: len(sinks[0].results), 0.03)
             pipeline.seek(1.0)
             assert eventually(lambda sinks=sinks: sinks[0].indices[-1] == sinks[1].indices[-1] == 100)
-            assert timed_stop(pipeline) < 2.0
+            assert timed_stop(pipeline) < STOP_LIMIT_S
             epochs = [result.frame.epoch for result in sinks[0].results]
             assert epochs == sorted(epochs)
