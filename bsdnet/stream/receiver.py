@@ -250,7 +250,8 @@ class Receiver:
         except Exception as error:  # no matter of the connection: trying again would hide it
             reason = "it failed"
             with self._changed:
-                self._error = error
+                if link.lost is None:  # else it was left behind, and another one is there
+                    self._error = error
         with self._changed:
             link.lost = link.lost or reason
             self._changed.notify_all()
