@@ -89,6 +89,15 @@ def playing(qtbot: QtBot, player: Player) -> Player:
     return player
 
 
+def until_still(qtbot: QtBot, player: Player) -> None:
+    """Wait until what is on its way in a paused pipeline has come through."""
+    seen, now = None, (player.stats.frames_out, player._position_s)
+    while now != seen:
+        seen = now
+        qtbot.wait(400)
+        now = player.stats.frames_out, player._position_s
+
+
 def until_written(qtbot: QtBot, player: Player, frames: int) -> None:
     """Wait until so many more frames went to the sinks."""
     start = player.stats.frames_out

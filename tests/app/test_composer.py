@@ -12,6 +12,7 @@ from app.engine import SeenPrediction
 from app.view_geometry import ViewGeometry
 from bsdnet.classes import CAMVID_11
 from bsdnet.stream.frame import Frame, StreamResult
+from tests.stream.fakes import eventually
 
 from .stand_ins import SIZE, gray
 
@@ -60,7 +61,7 @@ def test_tells_once_however_many_come(composer, told):
     assert told.event.wait(5)
     for index in range(1, 30):
         composer.offer(1, result(index))
-    threading.Event().wait(0.1)
+    assert eventually(lambda: composer._picture.result.frame.index == 29)
     assert told.count == 1
     assert composer.take().result.frame.index == 29
     assert composer.take() is None

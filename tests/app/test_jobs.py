@@ -71,7 +71,7 @@ def test_all_threads_share_one_deadline(jobs):
         jobs.start(f"hang {number}", lambda: gate.wait(10))
     began = time.monotonic()
     assert not jobs.wait(0.3)
-    assert 0.3 <= time.monotonic() - began < 1.0
+    assert 0.3 <= time.monotonic() - began < 2.0, "not 0.3 s for each"
     gate.set()
 
 

@@ -196,4 +196,4 @@ def test_a_thread_that_hangs_does_not_keep_the_process(tmp_path):
         [sys.executable, "-c", HANGS], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
     )
     assert process.returncode == 0, process.stderr
-    assert time.time() - float(process.stdout) < 4.0
+    assert time.time() - float(process.stdout) < 20

@@ -11,7 +11,7 @@ import pytest
 from app.recording import new_path
 from bsdnet.errors import SinkError
 
-from .conftest import WAIT_MS, until_written
+from .conftest import WAIT_MS, until_still, until_written
 
 
 def video_times(path: Path) -> list[float]:
@@ -54,7 +54,7 @@ def test_a_seek_leaves_no_gap_in_a_recording(qtbot, playing, tmp_path):
 def test_a_paused_frame_that_is_labelled_anew_is_recorded_once(qtbot, playing, tmp_path):
     until_written(qtbot, playing, 3)
     playing.toggle()
-    qtbot.wait(200)  # what is on its way comes through
+    until_still(qtbot, playing)
 
     def during() -> None:
         for _ in range(3):

@@ -187,12 +187,15 @@ def test_the_time_that_frames_take_together_is_what_the_work_took(tiny_weights: 
         segmenter.predict(pictures[0])
         started_s = time.perf_counter()
         handles = [segmenter.submit(picture) for picture in pictures]
-        busy_s = [handle.result().busy_s for handle in handles]
+        done = [handle.result() for handle in handles]
         took_s = time.perf_counter() - started_s
-        time.sleep(0.3)
+        time.sleep(2)
         pause_s = segmenter.submit(pictures[0]).result().busy_s
-    assert sum(busy_s) == pytest.approx(took_s, rel=0.1, abs=0.01)
-    assert pause_s < 0.2, "a pause is not work"
+    busy_s = sum(prediction.busy_s for prediction in done)
+    assert busy_s <= took_s + 0.01
+    assert busy_s < 0.75 * sum(prediction.infer_s for prediction in done)
+    assert busy_s > 0.5 * took_s
+    assert pause_s < 1, "a pause is not work"
 
 
 def test_the_command_says_which_sizes_it_used(tmp_path: Path):

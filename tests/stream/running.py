@@ -7,6 +7,8 @@ from bsdnet.stream.pipeline import StreamPipeline
 
 from .fakes import FakeSegmenter, FakeSink, FakeSource, eventually
 
+STOP_LIMIT_S = 8.0
+"""A pipeline stops within two seconds; a machine that stalls may take longer."""
 RACES = range(50)
 """How often a race is run."""
 
@@ -33,5 +35,5 @@ def start_read_ahead(pipeline: StreamPipeline, frames: int = 4) -> None:
 
 def timed_stop(pipeline: StreamPipeline) -> float:
     started_s = time.monotonic()
-    assert pipeline.stop()
+    assert pipeline.stop(timeout_s=STOP_LIMIT_S)
     return time.monotonic() - started_s

@@ -8,7 +8,7 @@ from bsdnet.errors import PipelineError, SourceError
 from bsdnet.stream.pipeline import PipelineState, StreamPipeline
 
 from .fakes import ENDLESS, FPS, FakeSegmenter, FakeSink, FakeSource, eventually
-from .running import RACES, pipeline_threads, run, start_read_ahead, timed_stop
+from .running import RACES, STOP_LIMIT_S, pipeline_threads, run, start_read_ahead, timed_stop
 
 pytestmark = [pytest.mark.timeout(30), pytest.mark.usefixtures("no_thread_stays")]
 
@@ -20,7 +20,7 @@ class TestStop:
             pipeline = StreamPipeline(source, FakeSegmenter(), [sink, shown])
             pipeline.start()
             assert eventually(lambda sink=sink: len(sink.results) >= 2)
-            assert timed_stop(pipeline) < 2.0
+            assert timed_stop(pipeline) < STOP_LIMIT_S
             assert pipeline.state is PipelineState.STOPPED
             assert sink.events == shown.events == ["open", "abort"]
             assert source.closed
@@ -32,7 +32,7 @@ class TestStop:
             pipeline = StreamPipeline(FakeSource(ENDLESS), FakeSegmenter(), [sink])
             pipeline.start()
             pipeline.pause()
-            assert timed_stop(pipeline) < 2.0
+            assert timed_stop(pipeline) < STOP_LIMIT_S
             assert sink.events == ["open", "abort"]
 
     @pytest.mark.parametrize("close_frees", [True, False])
@@ -46,7 +46,7 @@ class TestStop:
         if where == "seek":
             pipeline.seek(0.05)
         assert source.hangs.wait(5.0)
-        assert timed_stop(pipeline) < 2.0
+        assert timed_stop(pipeline) < STOP_LIMIT_S
         assert source.closed
         assert sink.events == ["open", "abort"]
         assert pipeline.state is PipelineState.STOPPED
@@ -59,7 +59,7 @@ class TestStop:
         pipeline = StreamPipeline(FakeSource(ENDLESS), FakeSegmenter(), [stuck, other])
         pipeline.start()
         assert stuck.writing.wait(5.0)
-        assert timed_stop(pipeline) < 2.0
+        assert timed_stop(pipeline) < STOP_LIMIT_S
         assert other.events == ["open", "abort"]
         assert "sink 0 (stuck)" in caplog.text
         stuck.gate.set()
@@ -71,7 +71,7 @@ class TestStop:
         pipeline = StreamPipeline(FakeSource(ENDLESS), segmenter, [sink])
         pipeline.start()
         assert segmenter.waits.wait(5.0)
-        assert timed_stop(pipeline) < 2.0
+        assert timed_stop(pipeline) < STOP_LIMIT_S
         assert sink.events == ["open", "abort"]
         segmenter.gate.set()
 
@@ -81,7 +81,7 @@ class TestStop:
             pipeline.start(paused=seed % 2 == 0)
             for index in range(seed % 7):
                 pipeline.seek(index / FPS)
-            assert timed_stop(pipeline) < 2.0
+            assert timed_stop(pipeline) < STOP_LIMIT_S
 
     def test_before_the_start_and_twice(self):
         source, sink = FakeSource(), FakeSink()
@@ -114,7 +114,7 @@ class TestStop:
             FakeSource(ENDLESS), FakeSegmenter(), [FakeSink(on_write=lambda result: pipeline.stop() and None)]
         )
         pipeline.start()
-        assert pipeline.wait(2.0)
+        assert pipeline.wait(STOP_LIMIT_S)
         assert pipeline.state is PipelineState.STOPPED
 
 
@@ -151,7 +151,7 @@ class TestStopWithFinish:
         assert source.hangs.wait(5.0)
         started_s = time.monotonic()
         assert pipeline.stop(finish=True)
-        assert time.monotonic() - started_s < 2.0
+        assert time.monotonic() - started_s < STOP_LIMIT_S
         assert pipeline.state is PipelineState.FINISHED
         assert sink.indices == list(range(5))
         source.free.set()
@@ -163,7 +163,7 @@ class TestStopWithFinish:
         assert sink.writing.wait(5.0)
         assert not pipeline.stop(finish=True, timeout_s=0.05)
         threading.Timer(0.05, sink.gate.set).start()
-        assert timed_stop(pipeline) < 2.0
+        assert timed_stop(pipeline) < STOP_LIMIT_S
         assert pipeline.state is PipelineState.STOPPED
         assert sink.events == ["open", "abort"]
 
@@ -230,7 +230,7 @@ class TestErrors:
         pipeline = StreamPipeline(source, FakeSegmenter(), [FakeSink(fails={"write"})])
         pipeline.start()
         with pytest.raises(OSError, match="cannot write"):
-            pipeline.wait(2.0)
+            pipeline.wait(STOP_LIMIT_S)
 
     def test_the_first_is_raised_and_the_others_are_logged(self, caplog):
         first, second = (FakeSink(name, fails={"write"}, hold=True) for name in ("first", "second"))
