@@ -1,5 +1,6 @@
 """What the shipped weights can do, and how they were made: blocks of the README, the model card and the checkpoints."""
 
+import json
 import re
 from statistics import fmean
 from typing import Any
@@ -19,6 +20,9 @@ _BEYOND_THE_LABELS = {
     "auxiliary_weight": (0, "an auxiliary head of weight {}"),
 }
 """Fields of a recipe: the value that switches each off, and what it is called."""
+
+_PAIRED = ("table", "dataset", "model", "split", "iterations", "crop_size", "settings")
+"""What pairs of runs have in common."""
 
 
 def miou(val: dict[str, Any], test: dict[str, Any]) -> str:
@@ -176,16 +180,22 @@ def distillation(report: dict[str, Any]) -> str:
     return table(header, rows)
 
 
-def pairs(alone: dict[str, Any], averaged: dict[str, Any]) -> str:
-    """Going on from trained weights with and without the teacher, by themselves and averaged with those weights."""
+def pairs(*reports: dict[str, Any]) -> str:
+    """Going on from trained weights with and without the teacher, by themselves and averaged with those weights.
+
+    Several reports of either kind, which differ in their seeds, are one.
+    """
     rows = []
-    for name, report in (("after the last step", alone), ("averaged with what they went on from", averaged)):
-        labels, distilled = report["rows"]
-        differences = distilled["difference"]
+    for averaged, name in ((False, "after the last step"), (True, "averaged with what they went on from")):
+        same = [report for report in reports if report["average"] == averaged]
+        if len({json.dumps([report[key] for key in _PAIRED], sort_keys=True) for report in same}) > 1:
+            raise ValueError("the reports differ in more than their seeds")
+        labels, distilled = ([score for report in same for score in report["rows"][row]["miou"]] for row in (0, 1))
+        differences = [difference for report in same for difference in report["rows"][1]["difference"]]
         interval = half_width(differences)
-        mean = signed(distilled["mean_difference"], 2) + ("" if interval is None else f" ± {fixed(interval, 2)}")
+        mean = signed(fmean(differences), 2) + ("" if interval is None else f" ± {fixed(interval, 2)}")
         rows.append([
-            name, fixed(labels["mean"]), fixed(distilled["mean"]),
+            name, fixed(fmean(labels)), fixed(fmean(distilled)),
             ", ".join(signed(difference, 2) for difference in differences), mean,
         ])  # fmt: skip
     return table(["", "labels alone", "with SIDM", "difference, pair by pair", "its mean, 95 % confidence"], rows)

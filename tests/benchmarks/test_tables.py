@@ -264,6 +264,22 @@ def test_the_row_that_others_are_compared_with_has_no_difference():
     ]  # fmt: skip
 
 
+def test_pairs_of_several_reports_are_counted_together():
+    def report(average: bool, labels: list[float], distilled: list[float]) -> dict[str, object]:
+        differences = [after - before for before, after in zip(labels, distilled, strict=True)]
+        return {"table": "distill", "dataset": "camvid", "model": "s", "split": "test", "iterations": 300,
+                "crop_size": "480x352", "settings": ["lr=4e-4"], "average": average,
+                "rows": [{"miou": labels}, {"miou": distilled, "difference": differences}]}  # fmt: skip
+
+    alone, more = report(False, [60.0, 62.0], [61.0, 63.0]), report(False, [61.0], [64.0])
+    mean = report(True, [60.0], [61.5])
+    after, averaged = accuracy.pairs(alone, mean, more).splitlines()[2:]
+    assert after == "| after the last step | 61.0 | 62.7 | +1.00, +1.00, +3.00 | +1.67 ± 2.87 |"
+    assert averaged == "| averaged with what they went on from | 60.0 | 61.5 | +1.50 | +1.50 |"
+    with pytest.raises(ValueError, match="more than their seeds"):
+        accuracy.pairs(alone, mean, more | {"iterations": 600})
+
+
 def test_smoothing_costs_the_median_pair():
     report = {"pairs": [{"off_fps": 50.0, "smooth_fps": fps} for fps in (25.0, 45.0, 49.5)]}
     assert speed.smoothing_share(report) == "about 10 %"
