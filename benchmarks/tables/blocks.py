@@ -20,6 +20,12 @@ _RUNS = tuple(f"camvid-s-run-{number}.recipe.json" for number in (1, 2, 3))
 _SPLITS = ("camvid-s.val.json", "camvid-s.test.json")
 _SPLITS_B = ("camvid-b.val.json", "camvid-b.test.json")
 _SPLITS_TEACHER = ("camvid-teacher.val.json", "camvid-teacher.test.json")
+_PAIRS = (
+    "ablation-distill-further.json",
+    "ablation-distill-further-seeds-3-5.json",
+    "ablation-distill-averaged.json",
+    "ablation-distill-averaged-seeds-3-5.json",
+)
 _PEERS = ("speed-peers-cpu.json",)
 _STEADINESS = ("temporal-consistency.json",)
 _SMOOTHING = ("smoothing-command-cpu.json",)
@@ -52,7 +58,7 @@ BLOCKS = {
     "half-precision": Block(accuracy.half_precision, ("precision-cpu.json",)),
     "teacher": Block(accuracy.teacher, ("teacher-b1-camvid-0001TP.json",)),
     "distillation": Block(accuracy.distillation, ("ablation-distill.json",)),
-    "pairs": Block(accuracy.pairs, ("ablation-distill-further.json", "ablation-distill-averaged.json")),
+    "pairs": Block(accuracy.pairs, _PAIRS),
     "peers": Block(speed.peers, _PEERS),
     "naive-pipeline": Block(speed.naive_pipeline, ("naive-pipeline-s-cpu.json", "naive-pipeline-b-cpu.json")),
     "naive-pipeline-without-bf16": Block(speed.naive_pipeline_without_bf16, ("naive-pipeline-s-cpu-fp32.json",)),
