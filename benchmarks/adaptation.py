@@ -23,10 +23,11 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.tables.markdown import fixed, table
-from bsdnet.checkpoint import default_weights, load_checkpoint, sha256_of
+from bsdnet.checkpoint import default_weights, load_checkpoint, save_checkpoint, sha256_of
 from bsdnet.classes import ClassSet
 from bsdnet.errors import BsdnetError
 from bsdnet.machine import describe_measurement
+from trainer.averaging import average_weights
 from trainer.data import SPLITS, open_split
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
@@ -88,7 +89,7 @@ def main(
     runs: Path,
     output: Path | None,
 ) -> None:
-    """Adapt weights to a drive of CamVid, judge them before and after, and print a table in Markdown."""
+    """Adapt weights to a drive of CamVid, judge them before, after, and the mean of both; print a table in Markdown."""
     try:
         first, second = halves(open_split("camvid", camvid, split, only=[drive]))
         others = open_split("camvid", camvid, split, without=[drive])
@@ -104,7 +105,10 @@ def main(
     _bsdnet_train(*map(str, command))
     minutes = (time.monotonic() - began_s) / 60
     judged = {"its second half": second, "other drives": others}
-    files = {"before": start, "after": runs / "run" / "last.safetensors"}
+    after, mean = runs / "run" / "last.safetensors", runs / "mean.safetensors"
+    averaged = average_weights([start, after])
+    save_checkpoint(mean, averaged.model, averaged.metadata)
+    files = {"before": start, "after": after, "mean of both": mean}
     report = {
         **describe_measurement("python -m benchmarks.adaptation"),
         "weights_sha256": sha256_of(start),
@@ -142,7 +146,7 @@ def _judge(path: Path, part: LabelledImages) -> dict[str, object]:
 
 
 def as_markdown(report: dict[str, Any]) -> str:
-    """Write mIoU before and after, of what was adapted to and of the rest."""
+    """Write mIoU before, after and of the mean, on what was adapted to and on the rest."""
     found = report["rows"].values()
     rows = [[name, *(fixed(row[name]["miou_percent"]) for row in found)] for name in report["rows"]["before"]]
     return table([report["drive"], *report["rows"]], rows)

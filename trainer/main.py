@@ -42,7 +42,7 @@ from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
 from trainer.segmentation import SegmentationData, SegmentationTask
 from trainer.teacher import load_teacher, read_class_mapping
-from trainer.trainees import CONFIGS, build_future_teacher, build_student, shape_of, variant_of
+from trainer.trainees import CONFIGS, build_future_teacher, build_student, shape_of, train_size_of, variant_of
 
 _OF_EVALUATION = {
     "eval_split", "weights", "eval_size", "eval_window", "eval_flip", "eval_scales", "predictions", "as_json",
@@ -296,6 +296,8 @@ def _train(options: dict[str, Any]) -> None:
         )  # fmt: skip
         base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
         shape = {} if options["initial"] is None else shape_of(options["initial"])
+        if name == "video" and options["initial"] is not None:
+            shape["train_size"] = train_size_of(options["initial"])  # else the mean with them would mean nothing
         recipe = with_teachers(resolve_recipe(override(base, shape), options, device), name)
         data = _described(data, options, "pretrained", "initial", "teacher_classes")
         found = None

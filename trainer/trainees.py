@@ -154,6 +154,15 @@ def shape_of(initial: Path) -> dict[str, object]:
     }
 
 
+def train_size_of(initial: Path) -> tuple[int, int]:
+    """Read from weights the height and width of the pictures that they were trained on.
+
+    Raises:
+        CheckpointError: the weights cannot be read.
+    """
+    return load_checkpoint(initial).metadata.train_size
+
+
 @dataclass(frozen=True, kw_only=True)
 class FutureTeacher:
     """A SegFormer or an EfficientNet that learns."""

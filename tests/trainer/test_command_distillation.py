@@ -145,7 +145,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_weights_are_adapted_to_pictures_without_labels(pictures: Path, trained: Path, teacher: Path, tmp_path: Path):
     arguments = [
         "--dataset", "video", "--data-dir", pictures, "--output", tmp_path / "run", "--teacher", teacher / "last",
-        "--iterations", 3, "--batch-size", 2, "--crop-size", "64x64", "--set", "train_size=128x96",
+        "--iterations", 3, "--batch-size", 2, "--crop-size", "64x64",
     ]  # fmt: skip
     assert_one_line(run(*arguments), "--init is missing", exit_code=2)
     assert_one_line(
@@ -155,7 +155,9 @@ def test_weights_are_adapted_to_pictures_without_labels(pictures: Path, trained:
     )
     result = run(*arguments, "--init", trained / "last.safetensors", "--every", 2)
     assert result.exit_code == 0, result.stderr
-    adapted, before = (load_checkpoint(folder / "last.safetensors").model for folder in (tmp_path / "run", trained))
+    files = [folder / "last.safetensors" for folder in (tmp_path / "run", trained)]
+    assert run("average", *files, "--output", tmp_path / "mean.safetensors").exit_code == 0, "pictures of one size"
+    adapted, before = (load_checkpoint(file).model for file in files)
     assert not torch.equal(adapted.backbone.stem[0][0].weight, before.backbone.stem[0][0].weight)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["every"] == 2
 
