@@ -73,7 +73,7 @@ def halves(pictures: LabelledImages) -> tuple[Part, Part]:
 @click.option(
     "--weights", type=click.Path(dir_okay=False, path_type=Path), help="To go on from; default: S as shipped."
 )
-@click.option("--teacher", required=True, help="As of bsdnet-train.")
+@click.option("--teacher", "teachers", required=True, multiple=True, help="As of bsdnet-train; again for an ensemble.")
 @click.option("--set", "settings", multiple=True, help="As of bsdnet-train.")
 @click.option("--epochs", default=10, show_default=True, help="Passes over the first half.")
 @click.option("--runs", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder of the run.")
@@ -83,7 +83,7 @@ def main(
     split: str,
     drive: str,
     weights: Path | None,
-    teacher: str,
+    teachers: tuple[str, ...],
     settings: tuple[str, ...],
     epochs: int,
     runs: Path,
@@ -99,8 +99,9 @@ def main(
     pictures = _lay_out(first, runs / "pictures")
     began_s = time.monotonic()
     command = [
-        "--dataset", "video", "--data-dir", pictures, "--init", start, "--teacher", teacher, "--every", 1,
-        "--epochs", epochs, *(part for setting in settings for part in ("--set", setting)), "--output", runs / "run",
+        "--dataset", "video", "--data-dir", pictures, "--init", start, "--every", 1, "--epochs", epochs,
+        *(part for teacher in teachers for part in ("--teacher", teacher)),
+        *(part for setting in settings for part in ("--set", setting)), "--output", runs / "run",
     ]  # fmt: skip
     _bsdnet_train(*map(str, command))
     minutes = (time.monotonic() - began_s) / 60
