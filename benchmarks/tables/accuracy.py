@@ -149,6 +149,15 @@ def robustness_means(report: dict[str, Any]) -> str:
     return f"from {fixed(means[0])} to {fixed(means[1])}"
 
 
+def adaptation(alone: dict[str, Any], ensemble: dict[str, Any]) -> str:
+    """MIoU of S before and after it learnt from a drive without labels, of a teacher alone and with S beside it."""
+    rows = []
+    for name, report in (("the teacher", alone), ("the teacher and S itself", ensemble)):
+        for part in report["rows"]["before"]:
+            rows.append([name, part, *(fixed(row[part]["miou_percent"]) for row in report["rows"].values())])
+    return table(["taught by", "judged on", *alone["rows"]], rows)
+
+
 def _mean_of_corrupted(weights: dict[str, Any]) -> float:
     return fmean(value for found in weights["corrupted"].values() for value in found["miou_percent"])
 

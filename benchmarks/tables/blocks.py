@@ -59,6 +59,7 @@ BLOCKS = {
     "teacher": Block(accuracy.teacher, ("teacher-b1-camvid-0001TP.json",)),
     "distillation": Block(accuracy.distillation, ("ablation-distill.json",)),
     "pairs": Block(accuracy.pairs, _PAIRS),
+    "adaptation": Block(accuracy.adaptation, ("adaptation.json", "adaptation-ensemble.json")),
     "peers": Block(speed.peers, _PEERS),
     "naive-pipeline": Block(speed.naive_pipeline, ("naive-pipeline-s-cpu.json", "naive-pipeline-b-cpu.json")),
     "naive-pipeline-without-bf16": Block(speed.naive_pipeline_without_bf16, ("naive-pipeline-s-cpu-fp32.json",)),

@@ -44,7 +44,8 @@ def test_every_document_agrees_with_the_results():
     ("name", "weights"),
     [
         ("camvid-s.val", "s"), ("camvid-s.test", "s"), ("size-accuracy", "s"), ("precision-cpu", "s"),
-        ("temporal-consistency", "s"), ("camvid-b.val", "b"), ("camvid-b.test", "b"),
+        ("temporal-consistency", "s"), ("adaptation", "s"), ("adaptation-ensemble", "s"),
+        ("camvid-b.val", "b"), ("camvid-b.test", "b"),
     ],
 )  # fmt: skip
 def test_the_figures_are_those_of_the_shipped_weights(name: str, weights: str):
@@ -278,6 +279,19 @@ def test_pairs_of_several_reports_are_counted_together():
     assert averaged == "| averaged with what they went on from | 60.0 | 61.5 | +1.50 | +1.50 |"
     with pytest.raises(ValueError, match="more than their seeds"):
         accuracy.pairs(alone, mean, more | {"iterations": 600})
+
+
+def test_adaptation_is_told_by_teacher_and_by_what_is_judged():
+    def report(*scores: float) -> dict[str, object]:
+        names = ("before", "after", "mean of both")
+        return {"rows": {name: {"here": {"miou_percent": score}} for name, score in zip(names, scores, strict=True)}}
+
+    assert accuracy.adaptation(report(60.04, 61.0, 62.0), report(60.04, 63.0, 64.0)).splitlines() == [
+        "| taught by | judged on | before | after | mean of both |",
+        "|---|---|---|---|---|",
+        "| the teacher | here | 60.0 | 61.0 | 62.0 |",
+        "| the teacher and S itself | here | 60.0 | 63.0 | 64.0 |",
+    ]
 
 
 def test_smoothing_costs_the_median_pair():
