@@ -1,7 +1,7 @@
 r"""Measure what adapting to one's own camera brings: half of a drive teaches without labels, the other half is judged.
 
-    python -m benchmarks.adaptation camvid --drive Seq05VD --teacher checkpoints/teacher-camvid \
-        --set cwd_weight=5 --set ofa_weight=0.3 --runs runs/adaptation --output benchmarks/results/adaptation.json
+    python -m benchmarks.adaptation camvid --drive Seq05VD --teacher checkpoints/teacher-camvid --set cwd_weight=5 \
+        --runs runs/adaptation --output benchmarks/results/adaptation.json
 
 The pictures are learnt from by `bsdnet-train --dataset video`, as anybody's are; the labels of the drive are used by
 this program alone, to judge. What the weights know of other drives is judged as well: it may be lost.
@@ -12,58 +12,28 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from benchmarks.tables.markdown import fixed, table
 from bsdnet.checkpoint import default_weights, load_checkpoint, save_checkpoint, sha256_of
-from bsdnet.classes import ClassSet
 from bsdnet.errors import BsdnetError
 from bsdnet.machine import describe_measurement
 from trainer.averaging import average_weights
-from trainer.data import SPLITS, open_split
+from trainer.data import SPLITS, Part, open_split
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.evaluation import EvaluationOptions, evaluate
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Some pictures of a data set, in its order."""
-
-    pictures: LabelledImages
-    """The data set."""
-    indices: range
-    """Which of its pictures."""
-
-    @property
-    def classes(self) -> ClassSet:
-        """What the labels mean."""
-        return self.pictures.classes
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read a picture `(H, W, 3)` and its labels `(H, W)`."""
-        return self.pictures[self.indices[index]]
-
-    def name(self, index: int) -> str:
-        """Name a picture."""
-        return self.pictures.name(self.indices[index])
-
-
 def halves(pictures: LabelledImages) -> tuple[Part, Part]:
     """Divide a drive in the middle of its time: what is seen first, and what later."""
     middle = len(pictures) // 2
-    return Part(pictures=pictures, indices=range(middle)), Part(pictures=pictures, indices=range(middle, len(pictures)))
+    return Part(pictures, range(middle)), Part(pictures, range(middle, len(pictures)))
 
 
 @click.command()

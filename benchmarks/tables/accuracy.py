@@ -53,22 +53,11 @@ def recipe(first: dict[str, Any], *further: dict[str, Any]) -> str:
     return text
 
 
-def distilled_recipe(*runs: dict[str, Any]) -> str:
-    """The numbers of a run that learnt from a teacher too, with labels and without; of several that differ in seed."""
-    run, *others = runs
-    if any(_but_seed(other) != _but_seed(run) for other in others):
-        raise ValueError("the runs differ in more than the seed")
-    seeds = " and ".join(str(one["seed"]) for one in runs)
+def distilled_recipe(run: dict[str, Any]) -> str:
+    """The numbers of a run that learnt from a teacher too, on pictures with labels and without."""
     share = f"a share of {run['unlabelled_share']:g} of them of {run['unlabelled_images']} mosaics without labels"
     losses = f"SIDM with weights {run['cwd_weight']:g} for CWD and {run['ofa_weight']:g} for OFA"
-    if run.get("ofa_class_weights"):
-        losses += ", which has the class weights too"
-    return f"{_length(run)}, {_numbers(run)};\n{share}; {losses}, seed{'s' if others else ''} {seeds}"
-
-
-def _but_seed(run: dict[str, Any]) -> dict[str, Any]:
-    said = {name: value for name, value in run.items() if value is not None}  # older runs lack newer fields
-    return {name: value for name, value in said.items() if name not in ("seed", "command", "date", "machine")}
+    return f"{_length(run)}, {_numbers(run)};\n{share}; {losses}, seed {run['seed']}"
 
 
 def _length(run: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from bsdnet.stream.flow import INFERENCE, READER, Ending, Flow, Job, Outlet, Pip
 from bsdnet.stream.frame import Frame, StreamResult
 from bsdnet.stream.interfaces import SegmenterLike, VideoSink, VideoSource
 from bsdnet.stream.pacing import Pacer
+from bsdnet.stream.replacements import Replacements
 from bsdnet.stream.stats import StatsRecorder, StreamStats
 
 __all__ = ["Annotate", "PipelineState", "SegmenterLike", "StreamPipeline"]
@@ -93,13 +94,10 @@ class StreamPipeline:
         self._on_frame = on_frame
         self._hud: tuple[float, StreamStats] | None = None
         self._pending: deque[tuple[Job, PredictionHandle]] = deque()  # the inference thread's
-        self._replacing = threading.Lock()  # of the two below
-        self._inference_over = False
-        self._replacements: deque[tuple[SegmenterLike, Callable[[], None] | None]] = deque()
+        self._replacements = Replacements()
         self._threads: list[threading.Thread] = []
         self._recorder = StatsRecorder([(sink.name, sink.live) for sink in sinks])
         self._speed = speed
-        pacer = Pacer(speed)
         self._flow = Flow(
             self._info,
             [sink.live for sink in sinks],
@@ -108,7 +106,7 @@ class StreamPipeline:
             max_frames=math.inf if max_frames is None else max_frames,
             max_time_s=math.inf if max_time_s is None else max_time_s,
             keep_open=keep_open,
-            pacer=pacer if realtime and not self._info.live else None,
+            pacer=Pacer(speed) if realtime and not self._info.live else None,
         )
         self._outlets_live_first = sorted(self._flow.outlets, key=lambda outlet: not outlet.live)
 
@@ -218,10 +216,7 @@ class StreamPipeline:
             PipelineError: the pipeline was not started, or is at its end.
         """
         self._flow.require_active("replace_segmenter")
-        with self._replacing:
-            if self._inference_over:
-                raise PipelineError("replace_segmenter: the pipeline is coming to its end; make a new one")
-            self._replacements.append((segmenter, release))
+        self._replacements.add((segmenter, release))
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until the pipeline has ended; a paused one does not end by itself.
@@ -326,8 +321,7 @@ class StreamPipeline:
                 if job is None or len(self._pending) == self._in_flight:
                     self._collect()
         finally:
-            with self._replacing:
-                self._inference_over = True
+            self._replacements.close()
             self._swap_segmenter()
 
     def _submit(self, job: Job) -> None:
@@ -341,7 +335,7 @@ class StreamPipeline:
 
     def _swap_segmenter(self) -> None:
         while self._replacements:
-            self._segmenter, release = self._replacements.popleft()
+            self._segmenter, release = self._replacements.take()
             if release:
                 release()
 

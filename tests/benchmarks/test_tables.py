@@ -242,12 +242,6 @@ def test_a_distilled_recipe_names_what_was_learnt_from():
     assert accuracy.distilled_recipe(run).endswith(
         ";\na share of 0.25 of them of 7 mosaics without labels; SIDM with weights 5 for CWD and 3 for OFA, seed 9"
     )
-    weighted = run | {"ofa_class_weights": True}
-    assert accuracy.distilled_recipe(weighted, weighted | {"seed": 10}).endswith(
-        "3 for OFA, which has the class weights too, seeds 9 and 10"
-    )
-    with pytest.raises(ValueError, match="more than the seed"):
-        accuracy.distilled_recipe(weighted, run)
 
 
 def test_pretraining_is_as_good_as_its_log_says_at_the_end():
