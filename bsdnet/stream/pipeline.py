@@ -97,7 +97,7 @@ class StreamPipeline:
         self._replacements = Replacements()
         self._threads: list[threading.Thread] = []
         self._recorder = StatsRecorder([(sink.name, sink.live) for sink in sinks])
-        self._speed = speed
+        self._speed, pacer = speed, Pacer(speed)  # it refuses a speed that is none, whether it paces or not
         self._flow = Flow(
             self._info,
             [sink.live for sink in sinks],
@@ -106,7 +106,7 @@ class StreamPipeline:
             max_frames=math.inf if max_frames is None else max_frames,
             max_time_s=math.inf if max_time_s is None else max_time_s,
             keep_open=keep_open,
-            pacer=Pacer(speed) if realtime and not self._info.live else None,
+            pacer=pacer if realtime and not self._info.live else None,
         )
         self._outlets_live_first = sorted(self._flow.outlets, key=lambda outlet: not outlet.live)
 
