@@ -14,7 +14,7 @@ from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
 from trainer.device import autocast, place
 from trainer.distributed import Processes, sum_over_processes
 from trainer.monitor import RunMonitor
-from trainer.pretrain_data import ClassificationData, ImagesInMemory
+from trainer.pretrain_data import ClassificationData
 from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
 from trainer.schedule import build_optimizer
@@ -124,10 +124,6 @@ class PretrainTask:
         initial: Path | None = None,
         processes: Processes = Processes(),  # noqa: B008 - frozen
     ) -> None:
-        if isinstance(data, ImagesInMemory) and recipe.image_size != data.size:
-            raise ConfigError(
-                f"image_size is {recipe.image_size}, but pictures that are held in memory keep their size, {data.size}"
-            )
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.description = recipe_as_dict(recipe) | {

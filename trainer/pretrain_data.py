@@ -50,7 +50,7 @@ class ClassificationData(Protocol):
 
 
 class ImagesInMemory:
-    """Small pictures of one size, held in memory and cropped on the device.
+    """Small pictures of one size, held in memory, and cropped and enlarged on the device.
 
     Args:
         train_images: pictures to learn from.
@@ -59,7 +59,6 @@ class ImagesInMemory:
 
     def __init__(self, train_images: ZippedImages, val_images: ZippedImages) -> None:
         self.classes = train_images.classes
-        self.size = max(train_images.images.shape[1:3])
         self._train, self._val = train_images, val_images
 
     def __len__(self) -> int:
@@ -76,7 +75,7 @@ class ImagesInMemory:
             seed = recipe.seed * 0x9E3779B1 + iteration + batch[0][1] % recipe.batch_size * 0x85EBCA6B
             generator = torch.Generator().manual_seed(seed % 2**32)
             normalized = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
-            augmented = random_resized_crop(normalized, recipe.min_area, generator)
+            augmented = random_resized_crop(normalized, recipe.image_size, recipe.min_area, generator)
             yield augmented, send(torch.from_numpy(self._train.labels[index]), device)
 
     def val(
@@ -87,7 +86,8 @@ class ImagesInMemory:
         for first in range(0, len(mine), recipe.batch_size):
             index = list(mine[first : first + recipe.batch_size])
             images = torch.from_numpy(self._val.images[index]).to(device)
-            yield normalize(images, IMAGENET_MEAN, IMAGENET_STD), torch.from_numpy(self._val.labels[index]).to(device)
+            normalized = resized(normalize(images, IMAGENET_MEAN, IMAGENET_STD), recipe.image_size)
+            yield normalized, torch.from_numpy(self._val.labels[index]).to(device)
 
 
 class ImagesInFiles:
@@ -135,16 +135,24 @@ def open_images(root: Path, workers: int) -> ClassificationData:
     return ImagesInMemory(in_memory, ZippedImages(sorted(root.glob("val*.zip")), in_memory.classes))
 
 
-def random_resized_crop(images: Tensor, min_area: float, generator: torch.Generator) -> Tensor:
-    """Show a random part of each picture at full size, flipped half of the time.
+def resized(images: Tensor, size: int) -> Tensor:
+    """Bring pictures `(B, 3, H, W)` to squares `(B, 3, size, size)`, as they are seen when they are judged."""
+    if tuple(images.shape[2:]) == (size, size):
+        return images
+    return F.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+
+def random_resized_crop(images: Tensor, size: int, min_area: float, generator: torch.Generator) -> Tensor:
+    """Show a random part of each picture as a square, flipped half of the time.
 
     Args:
         images: normalised pictures, `(B, 3, H, W)`.
+        size: side of the square in pixels.
         min_area: smallest part of the area that is shown, in (0, 1]; its sides' ratio varies from 3:4 to 4:3.
         generator: the only source of chance, on the CPU.
 
     Returns:
-        Pictures of the same shape, channels_last.
+        `(B, 3, size, size)`, channels_last.
     """
     count = len(images)
     area = torch.empty(count).uniform_(min_area, 1, generator=generator)
@@ -156,7 +164,7 @@ def random_resized_crop(images: Tensor, min_area: float, generator: torch.Genera
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * flip, x_center
     theta[:, 1, 1], theta[:, 1, 2] = height, y_center
-    grid = F.affine_grid(send(theta, images.device), list(images.shape), align_corners=False)
+    grid = F.affine_grid(send(theta, images.device), [count, images.shape[1], size, size], align_corners=False)
     cropped = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
     return cropped.contiguous(memory_format=torch.channels_last)
 

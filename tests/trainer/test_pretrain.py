@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bsdnet.checkpoint import load_backbone
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_backbone
 from bsdnet.errors import ConfigError, DatasetError
 from bsdnet.modeling.bsdnet import Backbone
 from tests.trainer.test_datasets import zipped
@@ -31,7 +31,7 @@ def views(min_area: float, count: int = 200) -> tuple[torch.Tensor, torch.Tensor
     """Crop a picture of its own coordinates: x and y of each pixel that is seen, `(B, 64)` along each axis."""
     x = torch.arange(64.0).expand(64, 64)
     pictures = torch.stack([x, x.T, torch.ones(64, 64)]).expand(count, 3, 64, 64)
-    seen = random_resized_crop(pictures, min_area, torch.Generator().manual_seed(0))
+    seen = random_resized_crop(pictures, 64, min_area, torch.Generator().manual_seed(0))
     assert seen.shape == pictures.shape
     assert seen.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(seen[:, 2], torch.ones(count, 64, 64))  # nothing from beyond the edge
@@ -214,11 +214,24 @@ def test_a_damaged_picture_is_one_line_from_any_process(folders: Path):
             list(data.train(replace(RECIPE, image_size=48), sampler, 0, CPU))
 
 
-def test_pictures_in_memory_keep_their_size(images: ZippedImages):
-    with pytest.raises(
-        ConfigError, match="image_size is 128, but pictures that are held in memory keep their size, 64"
-    ):
-        make(images, replace(RECIPE, image_size=128))
+@pytest.mark.parametrize("size", [32, 96])
+def test_pictures_in_memory_are_shown_at_the_size_that_the_recipe_says(images: ZippedImages, size: int):
+    """A picture of its own columns, whole: what is seen runs from one edge to the other, in learning and in judging."""
+    images.images[:] = np.arange(0, 128, 2, dtype=np.uint8)[None, None, :, None]
+    task = make(images, replace(RECIPE, image_size=size, min_area=1.0))
+    judged = next(iter(ImagesInMemory(images, images).val(task.recipe, CPU, Processes())))[0]
+    learnt = torch.cat([pictures for pictures, _ in task.batches(0)])
+    for pictures in (judged, learnt):
+        assert pictures.shape[1:] == (3, size, size)
+    red = (judged * IMAGENET_STD[0] + IMAGENET_MEAN[0])[:, 0] * 255
+    columns = ((torch.arange(size) + 0.5) * 64 / size - 0.5).clamp(0, 63) * 2
+    torch.testing.assert_close(red, columns.expand_as(red), atol=0.01, rtol=0)
+    whole = [picture for picture in learnt if picture[0, 0].diff().abs().min() > 0]
+    assert whole
+    for picture in whole:
+        seen = (picture * IMAGENET_STD[0] + IMAGENET_MEAN[0])[0, 0] * 255
+        assert seen.min() >= -0.01
+        assert seen.max() <= 126.01
 
 
 def test_small_pictures_in_archives_are_held_in_memory(tmp_path: Path):
