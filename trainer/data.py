@@ -2,7 +2,7 @@
 
 import bisect
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -18,9 +18,10 @@ from trainer import recipes
 from trainer.datasets.ade20k import ADE20K
 from trainer.datasets.camvid import CamVid, CamVidOriginal
 from trainer.datasets.cityscapes import Cityscapes
-from trainer.datasets.contract import LabelledImages
+from trainer.datasets.contract import TAUGHT, LabelledImages
 from trainer.datasets.demo import DemoStreet
 from trainer.datasets.files import checked_index
+from trainer.datasets.labelmefacade import LabelMeFacade
 from trainer.datasets.mosaic import Mosaics
 from trainer.datasets.video import UnlabelledImages, is_medium
 from trainer.evaluation import EvaluationOptions, segment
@@ -30,6 +31,9 @@ from trainer.teacher import Teacher
 
 DATASETS = ("cityscapes", "camvid", "ade20k", "demo", "video")
 """The names of `--dataset`; `video` is one's own videos and pictures, without labels."""
+
+FURTHER = ("labelmefacade", "cityscapes", "camvid", "ade20k")
+"""The names of `--further`."""
 
 SPLITS = ("train", "val", "test", "trainval")
 """The names of `--eval`."""
@@ -170,6 +174,36 @@ def with_unlabelled(
     return replace(data, unlabelled=Together(parts), description={**data.description, **described})
 
 
+def with_further(
+    data: SegmentationData,
+    sources: Sequence[tuple[str, Path]],
+    mapping: Mapping[str, Sequence[str]] | None,
+) -> SegmentationData:
+    """Add pictures of other data sets to what a run learns from, as far as their labels say what its own do.
+
+    Args:
+        data: the rest.
+        sources: names of `FURTHER` with their folders, of which the pictures to train on are taken, or all where the
+            data set is not one of those that are judged by; nothing is changed if there are none.
+        mapping: for classes of the run, the classes of those data sets that make them up; None takes those of the same
+            name.
+
+    Raises:
+        ConfigError: the run has no labels itself, or no class of such a data set is one of the run's.
+        DatasetError: a data set is missing or incomplete.
+    """
+    if not sources:
+        return replace(data, description={**data.description, "further": None})
+    if not data.labelled:
+        raise ConfigError("--further needs labelled data beside them, not --dataset video")
+    parts: list[LabelledImages] = []
+    for name, root in sources:
+        images = LabelMeFacade(root, "all") if name == "labelmefacade" else open_split(name, root, "train")
+        parts.append(Relabelled(images, data.train.classes, mapping))
+    described = {"further": [name for name, _ in sources], "further_images": sum(map(len, parts))}
+    return replace(data, further=Together(parts), description={**data.description, **described})
+
+
 def default_recipe(name: str, data: SegmentationData) -> SegmentationRecipe:
     """Give the recipe that a data set is trained with unless another is asked for."""
     if name == "cityscapes":
@@ -236,6 +270,54 @@ class TaughtImages:
 
     def name(self, index: int) -> str:
         """Give the picture's name."""
+        return self._images.name(index)
+
+
+class Relabelled:
+    """A data set whose labels are said in the classes of another: what they do not say is `TAUGHT`.
+
+    Args:
+        images: the data set; its 255 stay.
+        classes: the classes to say them in.
+        mapping: for some of `classes`, the data set's classes that make them up; None takes those of the same name,
+            whatever their case.
+
+    Raises:
+        ConfigError: the mapping has a class that is not there, or puts one into two; or no class is left.
+    """
+
+    def __init__(
+        self, images: LabelledImages, classes: ClassSet, mapping: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
+        self.classes = classes
+        self._images = images
+        theirs = images.classes
+        if mapping is None:
+            known = {name.lower() for name in theirs.names}
+            mapping = {name: [name] for name in classes.names if name.lower() in known}
+        self._table = np.full(256, TAUGHT, np.uint8)
+        self._table[IGNORE_INDEX] = IGNORE_INDEX
+        for name, names in mapping.items():
+            for index in theirs.indices(list(names)):
+                if self._table[index] != TAUGHT:
+                    raise ConfigError(f"{theirs.names[index]!r} of {theirs.name} cannot be two classes")
+                self._table[index] = classes.indices([name])[0]
+        if (self._table[: len(theirs)] == TAUGHT).all():
+            raise ConfigError(
+                f"{theirs.name} has no class of {classes.name}: say in a file which of its classes make which, and "
+                "pass it as --further-classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read one pair; the labels are 254 (`TAUGHT`) where they say nothing in these classes."""
+        rgb, labels = self._images[index]
+        return rgb, self._table[labels]
+
+    def name(self, index: int) -> str:
+        """Give the pair's name."""
         return self._images.name(index)
 
 

@@ -32,7 +32,17 @@ from trainer.data import (
 from trainer.distributed import connect
 from trainer.efficientnet import EFFICIENTNETS
 from trainer.evaluation import EvaluationOptions
-from trainer.options import FILE, crop_options, machine_options, parse_size, require, resolve_recipe, run_options
+from trainer.options import (
+    FILE,
+    crop_options,
+    further_options,
+    machine_options,
+    parse_size,
+    require,
+    resolve_recipe,
+    run_options,
+    with_further_options,
+)
 from trainer.overrides import override
 from trainer.pretrain import PretrainTask
 from trainer.pretrain_data import ImagesInMemory, open_images
@@ -124,6 +134,7 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
     show_default=True,
     help="Of videos and folders of pictures, the step from one frame or picture that is learnt from to the next.",
 )
+@further_options
 @click.option("--eval", "eval_split", type=click.Choice(SPLITS), help="Evaluate --weights on this split.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate: a file, or a teacher's folder.")
 @click.option(
@@ -217,6 +228,7 @@ def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     help="Pictures to train on.",
 )
 @click.option("--hold-out", help="Drive or city to leave out of training and to evaluate on instead of val.")
+@further_options
 @machine_options
 def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
     """Train a SegFormer or an EfficientNet on labels, to be a teacher.
@@ -236,7 +248,7 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
         if options["initial"] is not None and options["model"] is None:
             options = {**options, "model": variant_of(options["initial"])}
         recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options, device)
-        data = _described(data, options, "pretrained", "initial")
+        data = with_further_options(_described(data, options, "pretrained", "initial"), options)
         folder = make_folder(options, processes)
         trainee = build_future_teacher(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
@@ -313,6 +325,7 @@ def _train(options: dict[str, Any]) -> None:
         if options["unlabelled_share"] is not None and not options["unlabelled"]:
             raise click.UsageError("--unlabelled-share is of no use without --unlabelled")
         data = with_unlabelled(data, options["unlabelled"], options["every"], recipe)
+        data = with_further_options(data, options)
         student = build_student(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
         )

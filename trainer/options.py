@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +11,11 @@ import click
 import torch
 
 from bsdnet.devices import computes_bf16
+from trainer.data import FURTHER, with_further
 from trainer.overrides import override, parse_settings, read_toml
 from trainer.recipes import OptimizerRecipe
+from trainer.segmentation import SegmentationData
+from trainer.teacher import read_class_mapping
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -30,6 +34,20 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str | 
     if match is None:
         raise click.BadParameter(f"{value!r} is no size; expected WIDTHxHEIGHT, such as 480x352", context, parameter)
     return int(match[2]), int(match[1])
+
+
+def parse_further(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> tuple[tuple[str, Path], ...]:
+    """Turn `labelmefacade=FOLDER` on the command line into the name and the folder."""
+    parsed = []
+    for value in values:
+        name, equals, folder = value.partition("=")
+        if name not in FURTHER or not equals or not folder:
+            names = ", ".join(FURTHER)
+            raise click.BadParameter(f"expected NAME=FOLDER with a name of {names}, got {value!r}", context, parameter)
+        parsed.append((name, Path(folder)))
+    return tuple(parsed)
 
 
 def run_options(models: Sequence[str]) -> Callable[[_Command], _Command]:
@@ -76,6 +94,37 @@ def crop_options(command: _Command) -> _Command:
         click.option("--hard-pixel-share", type=float,
                      help="Share of the pixels that are learnt from, the hardest, up to 1; default: the recipe's."),
     )(command)  # fmt: skip
+
+
+def further_options(command: _Command) -> _Command:
+    """Add other data sets to learn from beside a run's own."""
+    return _all_of(
+        click.option("--further", multiple=True, callback=parse_further, metavar="NAME=FOLDER",
+                     help=f"Another data set ({', '.join(FURTHER)}) to learn from beside --dataset, as far as its "
+                     "labels say what that one's do; may be given again."),
+        click.option("--further-classes", type=FILE,
+                     help="TOML file of which of --further's classes make which; default: those of the same name."),
+        click.option("--further-share", type=float,
+                     help="Share of the labelled crops that are of --further; default: the recipe's, 0.5."),
+    )(command)  # fmt: skip
+
+
+def with_further_options(data: SegmentationData, options: dict[str, Any]) -> SegmentationData:
+    """Add the data sets that `further_options` name.
+
+    Raises:
+        click.UsageError: there are none, and another of these options is given.
+        ConfigError: they do not fit the data, or the file of their classes cannot be read.
+        DatasetError: one is missing or incomplete.
+    """
+    for name in ("further_classes", "further_share"):
+        if options[name] is not None and not options["further"]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of no use without --further")
+    path = options["further_classes"]
+    data = with_further(data, options["further"], None if path is None else read_class_mapping(path))
+    if not options["further"]:
+        return data
+    return replace(data, description={**data.description, "further_classes": path and path.name})
 
 
 def machine_options(command: _Command) -> _Command:

@@ -64,6 +64,8 @@ class SegmentationData:
     """Pictures to judge by."""
     labelled: bool = True
     """Whether the labels of `train` hold classes; if not, they mark valid pixels, whose classes the teacher tells."""
+    further: LabelledImages | None = None
+    """Other data sets' pictures to learn from: `TAUGHT` where their labels do not say it in the classes of `train`."""
     unlabelled: LabelledImages | None = None
     """Further pictures to learn from, whose labels mark valid pixels: the teacher tells what they show."""
     description: Mapping[str, object]
@@ -114,8 +116,9 @@ class SegmentationTask:
         self._keeps_clear = teacher is not None and recipe.degradation > 0
         if self._keeps_clear:
             self.description["teacher_sees"] = "clear"  # runs of before, whose teacher saw bad crops, do not go on
-        if data.unlabelled is None:
-            del self.description["unlabelled_share"]  # it says nothing, and older states of runs do not know it
+        for name, pictures in (("unlabelled_share", data.unlabelled), ("further_share", data.further)):
+            if pictures is None:
+                del self.description[name]  # it says nothing, and older states of runs do not know it
         self.iterations = iterations_of(recipe, len(data.train))
         self._trainee, self._data, self._device = trainee, data, device
         self._processes, self._workers = processes, workers
@@ -162,7 +165,8 @@ class SegmentationTask:
             self._data.train,
             recipe,
             self._pixels,
-            self._data.unlabelled,
+            unlabelled=self._data.unlabelled,
+            further=self._data.further,
             keeps_clear=self._keeps_clear,
         )
         for images, labels in load_batches(dataset, sampler, self._device, self._workers):
@@ -222,6 +226,7 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         recipe: how they are augmented.
         pixels: pixels of each class in each picture, `(N, num_classes)`, for class-balanced crops.
         unlabelled: pictures that take the place of the recipe's share of the examples; their pixels are `TAUGHT`.
+        further: other data sets' pictures, that take the place of the recipe's share of the labelled examples.
         keeps_clear: whether crops have three channels more: those without the degradation.
     """
 
@@ -230,11 +235,12 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         dataset: LabelledImages,
         recipe: SegmentationRecipe,
         pixels: NDArray[np.int64] | None = None,
-        unlabelled: LabelledImages | None = None,
         *,
+        unlabelled: LabelledImages | None = None,
+        further: LabelledImages | None = None,
         keeps_clear: bool = False,
     ) -> None:
-        self._dataset, self._unlabelled = dataset, unlabelled
+        self._dataset, self._unlabelled, self._further = dataset, unlabelled, further
         self._recipe = recipe
         self._transform = TrainTransform(recipe=recipe, keeps_clear=keeps_clear)
         self._pictures: list[tuple[int, NDArray[np.int64]]] = []
@@ -249,6 +255,9 @@ class AugmentedImages(Dataset[tuple[Tensor, Tensor]]):
         if self._unlabelled is not None and rng.random() < self._recipe.unlabelled_share:
             rgb, valid = self._transform(*self._unlabelled[int(rng.integers(len(self._unlabelled)))], rng)
             labels = np.where(valid == IGNORE_INDEX, valid, np.uint8(TAUGHT))
+            return torch.from_numpy(rgb), torch.from_numpy(labels)
+        if self._further is not None and rng.random() < self._recipe.further_share:
+            rgb, labels = self._transform(*self._further[int(rng.integers(len(self._further)))], rng)
             return torch.from_numpy(rgb), torch.from_numpy(labels)
         wanted = None
         if self._pictures and rng.random() < self._recipe.class_balance:

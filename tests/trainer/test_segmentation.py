@@ -227,16 +227,33 @@ def test_without_such_pictures_their_share_changes_nothing():
         assert torch.equal(found, expected)
 
 
+def test_shares_of_other_data_sets_are_of_the_labelled_crops():
+    """Of 0.4 without labels and half of the rest from another data set, 0.3 are left for one's own."""
+    recipe = replace(
+        RECIPE, crop_size=(64, 64), train_size=(64, 64), unlabelled_share=0.4, further_share=0.5, color_jitter=0
+    )
+    crops = AugmentedImages(Plain(), recipe, unlabelled=Bright(), further=Bright(brightness=100))
+    shown = [int(crops[3, index][0][0, 0, 0]) for index in range(600)]
+    assert [shown.count(brightness) / 600 for brightness in (200, 100, 3)] == pytest.approx([0.4, 0.3, 0.3], abs=0.06)
+    only = AugmentedImages(Plain(), replace(recipe, further_share=1), further=Bright(brightness=100))
+    rgb, labels = only[3, 0]
+    assert set(rgb.unique().tolist()) == {100}
+    assert set(labels.unique().tolist()) <= {0, 255}  # as the data set says, not as a teacher would
+
+
 class Bright:
-    """Pictures without labels."""
+    """Pictures of one brightness, all of them valid or of class 0."""
 
     classes = CAMVID_11
+
+    def __init__(self, brightness: int = 200) -> None:
+        self.brightness = brightness
 
     def __len__(self) -> int:
         return 5
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return np.full((64, 64, 3), 200, np.uint8), np.zeros((64, 64), np.uint8)
+        return np.full((64, 64, 3), self.brightness, np.uint8), np.zeros((64, 64), np.uint8)
 
     def name(self, index: int) -> str:
         return str(index)

@@ -58,6 +58,23 @@ def ade20k(root: Path) -> Path:
     return root
 
 
+def labelmefacade(root: Path) -> Path:
+    """Three pictures of two sizes with all colours that labels may have, in 16 bits and with an opaque alpha."""
+    colors = [(0, 0, 0), (128, 0, 0), (128, 0, 128), (128, 128, 0), (128, 128, 128), (128, 64, 0), (0, 128, 128),
+              (0, 128, 0), (0, 0, 128)]  # fmt: skip
+    for number, name in enumerate("abc"):
+        size = (24 + number // 2, 32)
+        write(root / "images" / f"{name}.jpg", picture(number, size))
+        rgba = np.full((*size, 4), 255, np.uint16)
+        rgba[:, :, :3] = np.array(colors)[np.arange(np.prod(size)).reshape(size) % 9]
+        bgra = cv2.cvtColor(rgba * 257, cv2.COLOR_RGBA2BGRA)
+        (root / "labels").mkdir(exist_ok=True)
+        assert cv2.imwrite(str(root / "labels" / f"{name}.png"), bgra)
+    (root / "train.txt").write_text("images/b.jpg\n")
+    (root / "test.txt").write_text("images/a.jpg\nimages/c.jpg\n")
+    return root
+
+
 def image_folder(root: Path) -> Path:
     """Two classes of pictures of different sizes, one class with a picture to judge by."""
     for number, name in enumerate(("train/n02/a.png", "train/n01/b.PNG", "train/n01/c.png", "val/n02/d.png")):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bsdnet.classes import CAMVID_11, IGNORE_INDEX
 from bsdnet.errors import DatasetError
-from trainer.datasets.files import UNKNOWN, LabelledFiles, Pair, label_table
+from trainer.datasets.files import UNKNOWN, LabelledFiles, Pair, color_codes, label_table
 
 _EXTENSIONS = (".jpg", ".png")
 _SKY, _BUILDING, _POLE, _ROAD, _PAVEMENT, _TREE, _SIGN, _FENCE, _CAR, _PEDESTRIAN, _BICYCLIST = range(11)
@@ -132,7 +132,9 @@ class CamVidOriginal(_CamVidDrives):
         super().__init__(root, split, only=only, without=without)
         self._class_of = label_table(
             {
-                int(_codes(np.array([[color]], np.uint8))[0, 0]): label if finer == "merged" or main else IGNORE_INDEX
+                int(color_codes(np.array([[color]], np.uint8))[0, 0]): label
+                if finer == "merged" or main
+                else IGNORE_INDEX
                 for _, color, label, main in _COLORS
             }
         )
@@ -151,7 +153,7 @@ class CamVidOriginal(_CamVidDrives):
                 f"{path} must be a colour picture of 8 bits, found the shape {raw.shape} of {raw.dtype}; index labels "
                 "belong to the 480x360 form of CamVid"
             )
-        labels = self._class_of[_codes(raw[:, :, ::-1])]
+        labels = self._class_of[color_codes(raw[:, :, ::-1])]
         stray = (labels == UNKNOWN) | (raw & 63).any(axis=2)
         # Some of the published files hold a few pixels of mixed colours: they have no class. A file full of them is
         # something else, such as labels that were resized or saved as JPEG.
@@ -162,12 +164,6 @@ class CamVidOriginal(_CamVidDrives):
             )
         labels[stray] = IGNORE_INDEX
         return labels
-
-
-def _codes(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Number CamVid's colours, whose channels are all 0, 64, 128 or 192: `(H, W, 3)` to 0 to 63, `(H, W)`."""
-    steps = rgb >> 6
-    return np.asarray(steps[:, :, 0] << 4 | steps[:, :, 1] << 2 | steps[:, :, 2], np.uint8)
 
 
 def _part_of(name: str) -> str:

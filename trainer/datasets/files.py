@@ -176,6 +176,12 @@ def label_table(classes: Mapping[int, int]) -> NDArray[np.uint8]:
     return table
 
 
+def color_codes(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Number colours whose channels are all 0, 64, 128 or 192: `(H, W, 3)` to 0 to 63, `(H, W)`."""
+    steps = rgb >> 6
+    return np.asarray(steps[:, :, 0] << 4 | steps[:, :, 1] << 2 | steps[:, :, 2], np.uint8)
+
+
 def select_groups(
     title: str, groups: Sequence[str], only: Collection[str] | None, without: Collection[str]
 ) -> list[int]:

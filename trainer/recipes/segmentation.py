@@ -47,6 +47,8 @@ class SegmentationRecipe(OptimizerRecipe):
 
     unlabelled_share: float = 0.25  # beyond the paper
     """Share of the crops that are of pictures without labels, where a run has such pictures (`--unlabelled`)."""
+    further_share: float = 0.5  # beyond the paper
+    """Share of the other crops that are of other data sets, where a run has such pictures (`--further`)."""
     color_jitter: float = 0.0  # beyond the paper, off
     """Strength of the random change of colours, 0 to 0.9; see `trainer.augment.jitter_colors`."""
     degradation: float = 0.0  # beyond the paper, off
@@ -72,7 +74,15 @@ class SegmentationRecipe(OptimizerRecipe):
                 raise ConfigError(f"{name} must be a height and a width of at least 32, got {getattr(self, name)}")
         if len(self.scale_range) != 2 or not 0 < self.scale_range[0] <= self.scale_range[1]:
             raise ConfigError(f"scale_range must be two growing numbers above 0, got {self.scale_range}")
-        for name in ("flip_probability", "degradation", "class_mix", "class_balance", "unlabelled_share"):
+        fractions = (
+            "flip_probability",
+            "degradation",
+            "class_mix",
+            "class_balance",
+            "unlabelled_share",
+            "further_share",
+        )
+        for name in fractions:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.color_jitter <= 0.9:
