@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from dataclasses import asdict, dataclass
@@ -40,6 +41,15 @@ class CheckpointMetadata:
     """Standard deviation of the training pictures' RGB, scaled to 0..1."""
     train_size: tuple[int, int]
     """Height and width of the training pictures: the scale that the network sees objects at."""
+
+    def __post_init__(self) -> None:
+        """Reject what no picture can be prepared with."""
+        for name, count, low in (("mean", 3, -math.inf), ("std", 3, 0), ("train_size", 2, 0)):
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else ()
+            right = [isinstance(number, int | float) and low < number < math.inf for number in numbers]
+            if len(right) != count or not all(right):
+                raise ConfigError(f"{name} must be {count} numbers{' above 0' if low == 0 else ''}, got {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +109,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             class_set=ClassSet(**_tuples(json.loads(texts["class_set"]))),
             **_tuples(json.loads(texts["preprocessing"])),
         )
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
         raise CheckpointError(f"{path} has bsdnet's format, but its metadata cannot be used: {error}") from error
     if len(metadata.class_set) != model.config.num_classes:
         raise CheckpointError(
@@ -158,7 +168,7 @@ def _write(path: Path, state: dict[str, Tensor], texts: dict[str, str]) -> None:
         try:
             save_file(tensors, partial, {"format": FORMAT, **texts})
             partial.chmod(0o644)
-            with partial.open("rb") as written:
+            with partial.open("rb+") as written:  # Windows flushes only what may be written
                 os.fsync(written.fileno())  # whole on disk before it takes the name, also if the power fails
             os.replace(partial, path)  # noqa: PTH105 - the name says what it guarantees
         finally:
@@ -205,6 +215,9 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _load_strictly(path: Path, module: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path} is damaged: {name} is not finite")
     try:
         module.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

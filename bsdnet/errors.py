@@ -51,6 +51,11 @@ class TrainingError(BsdnetError):
     """A training run cannot start, go on or be resumed."""
 
 
+def first_line(error: object) -> str:
+    """The first line of a message, or the error's type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def one_line(error: Exception) -> str:
     """Tell an error to the user; of the system's errors the file and what is the matter with it."""
     message = str(error)

@@ -151,7 +151,14 @@ def test_a_tensor_too_few_or_too_many(saved: Path):
         {"config": "{}}"},
         {"config": json.dumps({"unknown": 1})},
         {"config": json.dumps({"num_classes": 0})},
+        {"config": "[1]"},
         {"preprocessing": "{}"},
+        {"preprocessing": "[1]"},
+        {"preprocessing": json.dumps({"mean": [0.5, 0.5], "std": [1, 1, 1], "train_size": [64, 96]})},
+        {"preprocessing": json.dumps({"mean": [0, 0, 0], "std": [1, 0, 1], "train_size": [64, 96]})},
+        {"preprocessing": json.dumps({"mean": [0, 0, 0], "std": [1, 1, 1], "train_size": [0, 96]})},
+        {"preprocessing": json.dumps({"mean": [0, 0, 0], "std": [1, 1, 1], "train_size": "large"})},
+        {"preprocessing": json.dumps({"mean": [0, 0, "a"], "std": [1, 1, 1], "train_size": [64, 96]})},
         {"class_set": json.dumps({"name": "x", "names": ["a"], "colors": []})},
     ],
 )
@@ -164,6 +171,17 @@ def test_metadata_that_cannot_be_used(saved: Path, metadata: dict[str, str]):
 def test_class_names_must_match_the_network(saved: Path):
     rewrite(saved, class_set=json.dumps({"name": "x", "names": ["a"], "colors": [[0, 0, 0]]}))
     with pytest.raises(CheckpointError, match="names 1 classes for a network of 11"):
+        load_checkpoint(saved)
+
+
+def test_weights_that_are_no_numbers(saved: Path):
+    tensors = load_file(saved)
+    name = next(name for name, tensor in tensors.items() if tensor.ndim > 1)
+    tensors[name].view(-1)[3] = float("nan")
+    with safe_open(saved, framework="pt") as opened:
+        texts = opened.metadata()
+    save_file(tensors, saved, texts)
+    with pytest.raises(CheckpointError, match=f"is damaged: {name} is not finite"):
         load_checkpoint(saved)
 
 

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bsdnet.devices import cudnn_search
-from bsdnet.errors import TrainingError
+from bsdnet.errors import TrainingError, first_line
 from trainer.distributed import Processes, agree, sum_over_processes
 from trainer.monitor import RunMonitor
 from trainer.recipes import OptimizerRecipe
@@ -187,7 +187,7 @@ class Loop:
         except torch.OutOfMemoryError as error:
             raise TrainingError(
                 "the GPU's memory does not suffice: a larger --accumulation computes a step in smaller parts, a "
-                f"smaller --batch-size or --crop-size makes it smaller ({str(error).splitlines()[0]})"
+                f"smaller --batch-size or --crop-size makes it smaller ({first_line(error)})"
             ) from error
 
     def _run(self) -> Progress:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from bsdnet.classes import ClassSet
-from bsdnet.errors import ConfigError, TrainingError
+from bsdnet.errors import ConfigError, TrainingError, first_line
 from trainer.folder import write_folder
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def load_pretrained(kind: str, name: str) -> Any:  # noqa: ANN401 - transformers
             ignore_mismatched_sizes=True,
         )
     except Exception as error:  # it raises whatever its parts do: OSError, ValueError, safetensors' own
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         where = f"the folder {name}" if is_folder else f"{name} is no folder here, and from Hugging Face it"
         raise TrainingError(f"{where} cannot be loaded as a SegFormer: {reason}") from error
     for problem in ("missing_keys", "mismatched_keys", "unexpected_keys"):  # which transformers passes over

@@ -20,11 +20,9 @@ from bsdnet.errors import ConfigError
 from bsdnet.picture import Picture
 from bsdnet.rendering import RenderStyle
 from bsdnet.runtime.prediction import Output, Prediction, PredictionHandle
-from bsdnet.runtime.segmenter import LABELS, SIZE_STEP, Segmenter
+from bsdnet.runtime.segmenter import LABELS, Segmenter, to_size_step
 from bsdnet.runtime.smoothing import Smoother
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
+from bsdnet.runtime.torch_backends import Size
 
 SCALES = (1, 7 / 8, 3 / 4, 5 / 8, 1 / 2)
 """Input sizes to choose from, as shares of the sides of the largest one; what they cost: docs/adaptive-size.md."""
@@ -59,16 +57,12 @@ def size_ladder(largest: Size) -> list[Size]:
     short, long = sorted(largest)
     sizes = [largest]
     for scale in SCALES[1:]:
-        low = _rounded(scale * short)
-        high = _rounded(low * long / short)
+        low = to_size_step(scale * short)
+        high = to_size_step(low * long / short)
         size = (low, high) if largest[0] <= largest[1] else (high, low)
         if size[0] * size[1] < sizes[-1][0] * sizes[-1][1]:
             sizes.append(size)
     return sizes
-
-
-def _rounded(side: float) -> int:
-    return max(SIZE_STEP, math.floor(side / SIZE_STEP + 0.5) * SIZE_STEP)
 
 
 def check_target(target_fps: float) -> None:

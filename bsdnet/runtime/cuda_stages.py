@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bsdnet.errors import ConfigError
+from bsdnet.errors import ConfigError, first_line
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer
 from bsdnet.runtime.postprocess import labels_on_device
@@ -171,6 +171,7 @@ def select_stages(preprocessor: Preprocessor, device: torch.device, dtype: torch
         with torch.cuda.device(device):
             return KernelStages(preprocessor, device, dtype)
     except Exception as error:  # a compiler's failures come as anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        logger.warning("frames are prepared and drawn in many small steps, without fused kernels: %s", reason)
+        logger.warning(
+            "frames are prepared and drawn in many small steps, without fused kernels: %s", first_line(error)
+        )
         return TorchStages(preprocessor)

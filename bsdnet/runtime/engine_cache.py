@@ -5,11 +5,13 @@ only trusted if nobody but this user could have written it, and if it is byte fo
 name ends with the SHA-256 of both. Whatever is not trusted or does not load is built again.
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import platform
+import shutil
 import stat
 import sys
 import tempfile
@@ -23,6 +25,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from bsdnet.errors import first_line
+
 if sys.platform != "win32":
     import fcntl
 
@@ -31,6 +35,8 @@ ENGINE_FORMAT = 1
 MAX_ENGINES = 32
 """Engines that are kept; those that were not used for longest are removed. BSDNet-S takes about 12 MB each."""
 
+_ROOM_BYTES = 256 * 2**20
+"""What must be free where an engine is built: PyTorch ends the process where it cannot finish writing a package."""
 _SUFFIX = ".pt2"  # PyTorch refuses to write a package under another name
 _BUILDING = ".building-"
 
@@ -94,9 +100,20 @@ def _processor() -> str:
 
 
 def default_folder() -> Path:
-    """Find where engines are kept: `BSDNET_CACHE`, or `bsdnet` in the cache folder that the system has for users."""
+    """Find where engines are kept: `BSDNET_CACHE`, or `bsdnet` in the cache folder that the system has for users.
+
+    Raises:
+        OSError: this user has no home folder, and so none for caches.
+    """
     if chosen := os.environ.get("BSDNET_CACHE"):
         return Path(chosen)
+    try:
+        return _cache_of_the_user()
+    except RuntimeError as error:
+        raise FileNotFoundError("this user has no home folder; set BSDNET_CACHE to one for built engines") from error
+
+
+def _cache_of_the_user() -> Path:
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
@@ -130,6 +147,8 @@ class EngineCache:
                 name with another suffix may be written, which are removed.
 
         Raises:
+            OSError: there is no room for an engine, nor for temporary files.
+            MemoryError, torch.OutOfMemoryError: there is none to load the engine into; it is kept.
             Exception: what `build` raises.
         """
         with ExitStack() as stack:
@@ -138,10 +157,12 @@ class EngineCache:
                 engine = _load(folder, key, load)
                 if engine is not None:
                     return engine
+                _require_room(folder)
                 stack.enter_context(_only_builder(folder))
-            except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home folder
+            except OSError as error:
                 logger.warning("the engine is built for this run alone: %s", error)
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bsdnet-")))
+                _require_room(folder)
             engine = _load(folder, key, load)  # another process may have built it meanwhile
             return _build(folder, key, build) if engine is None else engine
 
@@ -151,6 +172,13 @@ def _trusted(folder: Path) -> Path:
     if _others_may_write(folder.stat()):
         raise PermissionError(f"{folder} must belong to this user and be writable by nobody else: chmod 700 {folder}")
     return folder
+
+
+def _require_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _ROOM_BYTES:
+        reason = f"{os.strerror(errno.ENOSPC)}: {free >> 20} of {_ROOM_BYTES >> 20} MiB are free to build an engine in"
+        raise OSError(errno.ENOSPC, reason, str(folder))
 
 
 def _others_may_write(status: os.stat_result) -> bool:
@@ -164,9 +192,10 @@ def _load(folder: Path, key: EngineKey, load: Callable[[Path], EngineT]) -> Engi
         try:
             _check(path, key)
             engine = load(path)
+        except (MemoryError, torch.OutOfMemoryError):  # whoever takes it may go again, and the engine is good
+            raise
         except Exception as error:  # a file that is not what it should be makes loaders raise anything
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.warning("%s is not used, but built again: %s", path, reason)
+            logger.warning("%s is not used, but built again: %s", path, first_line(error))
             path.unlink(missing_ok=True)
             continue
         with suppress(OSError):

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bsdnet.errors import first_line
+
 logger = logging.getLogger(__name__)
 
 _OPTIONS: dict[str, Any] = {"padding": 0, "stride": 1, "dilation": 1, "groups": 1}
@@ -35,7 +37,7 @@ def pack_convolutions(model: nn.Module, x: Tensor) -> nn.Module:
         packed = _rewrite(model, x)
         packed(x)  # an operator that this build of PyTorch lacks shows itself here
     except Exception as error:  # tracing and private operators: whatever goes wrong, the network itself still works
-        logger.info("convolutions are not packed: %s", (str(error).strip() or type(error).__name__).splitlines()[0])
+        logger.info("convolutions are not packed: %s", first_line(error))
         return model
     return packed
 

@@ -98,10 +98,16 @@ class Preprocessor:
 def _resize(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Resize `(H, W)` or `(H, W, C)` to `size` (height, width)."""
     height, width = size
-    while plane.shape[0] >= 2 * height and plane.shape[1] >= 2 * width:
-        halved = (plane.shape[1] // 2, plane.shape[0] // 2)
-        plane = np.asarray(cv2.resize(plane, halved, interpolation=cv2.INTER_AREA), np.uint8)
+    plane = halved_towards(plane, size)
     return np.asarray(cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+
+
+def halved_towards(plane: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Halve `(H, W)` or `(H, W, C)` by averaging for as long as it stays as large as `size` (height, width)."""
+    while plane.shape[0] >= 2 * size[0] and plane.shape[1] >= 2 * size[1]:
+        half = (plane.shape[1] // 2, plane.shape[0] // 2)
+        plane = np.asarray(cv2.resize(plane, half, interpolation=cv2.INTER_AREA), np.uint8)
+    return plane
 
 
 def _resize_tensor(x: Tensor, size: tuple[int, int]) -> Tensor:

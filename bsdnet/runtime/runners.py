@@ -6,14 +6,16 @@ of them: whoever submits more waits, so that frames cannot pile up.
 
 import threading
 import time
+import weakref
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 
-from bsdnet.errors import BackendError, BsdnetError
+from bsdnet.errors import BackendError, BsdnetError, first_line
 from bsdnet.picture import Picture
 from bsdnet.rendering import Renderer
 from bsdnet.runtime.backends import Network
@@ -24,6 +26,10 @@ from bsdnet.runtime.smoothing import Turn
 
 MAX_PENDING = 4
 """Frames that a runner holds at most: two at work, one waiting for them, one being fetched."""
+
+
+_running: "weakref.WeakSet[CpuRunner]" = weakref.WeakSet()
+_running_lock = threading.Lock()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +71,9 @@ class CpuRunner:
         self._network = network
         self._preprocessor = preprocessor
         self._upsampler: LabelUpsampler | None = None
-        self._threads = torch.get_num_threads()
+        with _running_lock:
+            self._threads = _all_threads()
+            _running.add(self)
         # Compiled code is not known to bear two callers at once.
         self._workers = 2 if self._threads > 1 and network.backend == "eager" else 1
         self._slots = threading.BoundedSemaphore(MAX_PENDING)
@@ -106,7 +114,11 @@ class CpuRunner:
 
     def close(self) -> None:
         """Finish the jobs that were taken, then end the threads."""
+        with suppress(RuntimeError):  # it was closed before
+            self._executor.submit(torch.set_num_threads, self._threads)  # what threads to come take over
         self._executor.shutdown(wait=True)
+        with _running_lock:
+            _running.discard(self)
 
     def _run(self, job: Job) -> Prediction:
         try:
@@ -144,6 +156,15 @@ class CpuRunner:
         )
 
 
+def _all_threads() -> int:
+    """Give the threads that a lone frame may use: PyTorch's, unless a running runner has just halved them.
+
+    PyTorch keeps the number for each thread, and a thread that is new to it takes over what any other has set last.
+    """
+    here = torch.get_num_threads()
+    return next((runner._threads for runner in _running if here == runner._threads // runner._workers), here)
+
+
 @dataclass(frozen=True, slots=True)
 class _FutureHandle:
     future: Future[Prediction]
@@ -162,5 +183,4 @@ class _FutureHandle:
 
 def inference_failure(error: Exception) -> BackendError:
     """Say in one line what went wrong while a frame was worked on."""
-    reason = next(iter(str(error).splitlines()), "")
-    return BackendError(f"inference failed: {type(error).__name__}: {reason}")
+    return BackendError(f"inference failed: {type(error).__name__}: {first_line(error)}")

@@ -1,8 +1,9 @@
 """The library's front door: a frame in, its classes out."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.devices import select_device
-from bsdnet.errors import BackendError, ConfigError
+from bsdnet.errors import BackendError, ConfigError, first_line
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.rendering import Renderer, RenderStyle
 from bsdnet.runtime.backends import BackendName, Network, PrecisionName, select_precision
@@ -65,8 +66,7 @@ class Segmenter:
         size: tuple[int, int] | None = None,
         style: RenderStyle | None = None,
     ) -> None:
-        if size is not None:
-            _check_size(size)
+        self._size = None if size is None else _checked_size(size)
         metadata = checkpoint.metadata
         self.classes: ClassSet = metadata.class_set
         """What the labels mean: names and palette."""
@@ -78,17 +78,17 @@ class Segmenter:
         """Number format of the network: `fp32`, `bf16` or `fp16`."""
         self.style = style or RenderStyle()
         """How `render` and `submit` draw unless they are told otherwise."""
-        self._size = size
         self._train_size = metadata.train_size
         self._renderer = Renderer(self.classes, self.style)
-        self._network = Network(checkpoint.model, self.device, self.precision, backend)
-        preprocessor = Preprocessor(metadata.mean, metadata.std, self.device, self._network.dtype)
         self._runner: Runner
-        if self.device.type == "cuda":
-            stages = select_stages(preprocessor, self.device, self._network.dtype)
-            self._runner = CudaRunner(self._network, stages, CudaDevice(self.device))
-        else:
-            self._runner = CpuRunner(self._network, preprocessor)
+        with _device_errors(self.device):
+            self._network = Network(checkpoint.model, self.device, self.precision, backend)
+            preprocessor = Preprocessor(metadata.mean, metadata.std, self.device, self._network.dtype)
+            if self.device.type == "cuda":
+                stages = select_stages(preprocessor, self.device, self._network.dtype)
+                self._runner = CudaRunner(self._network, stages, CudaDevice(self.device))
+            else:
+                self._runner = CpuRunner(self._network, preprocessor)
         self._closed = False
 
     @classmethod
@@ -145,7 +145,7 @@ class Segmenter:
             return self._size
         short, long = sorted(frame_size)
         scale = min(self._train_size) / max(short, long / MAX_ASPECT)
-        height, width = (max(SIZE_STEP, math.floor(side * scale / SIZE_STEP + 0.5) * SIZE_STEP) for side in frame_size)
+        height, width = (to_size_step(side * scale) for side in frame_size)
         return height, width
 
     def prepare(
@@ -170,10 +170,9 @@ class Segmenter:
             ConfigError: a size is none.
             BackendError: the backend cannot run one of the sizes.
         """
-        for size in sizes:
-            _check_size(size)
-            size = (int(size[0]), int(size[1]))
-            self._network.prepare(size)
+        for size in map(_checked_size, sizes):
+            with _device_errors(self.device):
+                self._network.prepare(size)
             if frame_size is not None and self.device.type == "cuda":
                 for picture in _black_pictures(frame_size):
                     for smoother in (None, Smoother()):  # averaged logits are of another type
@@ -241,7 +240,8 @@ class Segmenter:
             A handle on the prediction.
 
         Raises:
-            ConfigError: `picture` is no such frame, or `outputs` asks for nothing or for something unknown.
+            ConfigError: `picture` is no such frame, `size` is none, or `outputs` asks for nothing or for something
+                unknown.
             BackendError: the segmenter is closed, or the backend cannot run frames of this size.
         """
         if not isinstance(picture, Picture):
@@ -250,7 +250,7 @@ class Segmenter:
         _check_outputs(outputs)
         if self._closed:
             raise BackendError("this segmenter is closed; load another one")
-        size = size or self.size_for(picture.size)
+        size = self.size_for(picture.size) if size is None else _checked_size(size)
         renderer = self._renderer_for(style or self.style)
         turn = None if smoother is None else smoother.turn(picture, size)
         job = Job(picture=picture, size=size, outputs=frozenset(outputs), renderer=renderer, turn=turn)
@@ -284,7 +284,7 @@ class Segmenter:
             The results, in memory of their own.
 
         Raises:
-            ConfigError: the frame lies elsewhere or is none, or `outputs` is as `submit` refuses it.
+            ConfigError: the frame lies elsewhere or is none, or `outputs` or `size` is as `submit` refuses it.
             BackendError: the segmenter is not on a GPU or is closed, or the backend cannot run frames of this size.
         """
         _check_outputs(outputs)
@@ -295,7 +295,8 @@ class Segmenter:
             )
         frame.check(self.device)
         renderer = self._renderer_for(style or self.style)
-        return self._runner.run_resident(frame, size or self.size_for(frame.size), frozenset(outputs), renderer)
+        size = self.size_for(frame.size) if size is None else _checked_size(size)
+        return self._runner.run_resident(frame, size, frozenset(outputs), renderer)
 
     def close(self) -> None:
         """Finish what was submitted and free the worker; closing twice is fine."""
@@ -317,14 +318,35 @@ class Segmenter:
         return renderer
 
 
-def _check_size(size: tuple[int, int]) -> None:
-    if len(size) != 2 or any(int(side) != side or side < SIZE_STEP for side in size):
+def to_size_step(side: float) -> int:
+    """Round a side of the network's input, in pixels, to a multiple of `SIZE_STEP`, at least one."""
+    return max(SIZE_STEP, math.floor(side / SIZE_STEP + 0.5) * SIZE_STEP)
+
+
+@contextmanager
+def _device_errors(device: torch.device) -> Iterator[None]:
+    """Turn PyTorch's word for a device that is full or broken into a clear error."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise BackendError(f"the network cannot be run on {device}: {first_line(error)}") from error
+
+
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Give a size as integers."""
+    try:
+        height, width = size
+        whole = int(height), int(width)
+    except (TypeError, ValueError, OverflowError):
+        whole = None
+    if whole is None or whole != (height, width) or min(whole) < SIZE_STEP:
         raise ConfigError(f"size must be (height, width) of at least {SIZE_STEP} pixels each, got {size}")
+    return whole
 
 
 def _check_outputs(outputs: AbstractSet[Output]) -> None:
-    if not outputs or not outputs <= set(get_args(Output)):
-        raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, got {sorted(outputs)}")
+    if not isinstance(outputs, AbstractSet) or not outputs or not outputs <= set(get_args(Output)):
+        raise ConfigError(f"outputs must be some of {', '.join(get_args(Output))}, in a set, got {outputs!r}")
 
 
 def _black_pictures(size: tuple[int, int]) -> list[Picture]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsdnet.picture import Picture
+from bsdnet.runtime.preprocess import halved_towards
 
 KEEP = 0.5
 """Share of the frames before where both pictures agree."""
@@ -124,10 +125,7 @@ class Turn:
 
 def luma_of(picture: Picture, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Shrink a picture's luma to `size` (height, width) by averaging: `(h, w)` uint8."""
-    plane = picture.planes[0]
-    while plane.shape[0] >= 2 * size[0] and plane.shape[1] >= 2 * size[1]:  # a tenth of the time of one step
-        half = (plane.shape[1] // 2, plane.shape[0] // 2)
-        plane = np.asarray(cv2.resize(plane, half, interpolation=cv2.INTER_AREA), np.uint8)
+    plane = halved_towards(picture.planes[0], size)  # a tenth of the time of one step
     plane = np.asarray(cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     return plane if plane.ndim == 2 else np.asarray(cv2.cvtColor(plane, cv2.COLOR_RGB2GRAY), np.uint8)
 

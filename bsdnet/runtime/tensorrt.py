@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from bsdnet.errors import BackendError
-from bsdnet.runtime.torch_backends import Run, Size, Target, building, capture, failing_as, first_line
+from bsdnet.errors import BackendError, first_line
+from bsdnet.runtime.torch_backends import Run, Size, Target, building, capture, failing_as
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +31,14 @@ class TensorRT:
         if target.device.type != "cuda":
             raise BackendError(f"backend 'tensorrt' needs a CUDA device, got {target.device.type!r}; use 'eager'")
         self._target = target
-        self._versions = {
-            "torch_tensorrt": self._torch_tensorrt.__version__,
-            "tensorrt": importlib.import_module("tensorrt").__version__,
-        }
-        # torch-tensorrt hands TensorRT the address of weight.contiguous(), which for a weight in channels_last is a
-        # copy that nothing keeps (to_trt_weights in dynamo/conversion/converter_utils.py, 2.11 to 2.14).
-        self._model = copy.deepcopy(target.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        with failing_as("tensorrt"):  # a GPU that is full, too
+            self._versions = {
+                "torch_tensorrt": self._torch_tensorrt.__version__,
+                "tensorrt": importlib.import_module("tensorrt").__version__,
+            }
+            # torch-tensorrt hands TensorRT the address of weight.contiguous(), which for a weight in channels_last is a
+            # copy that nothing keeps (to_trt_weights in dynamo/conversion/converter_utils.py, 2.11 to 2.14).
+            self._model = copy.deepcopy(target.model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
     def build(self, size: Size) -> Run:
         """Load the engine for a size, or build it."""

@@ -4,6 +4,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -125,7 +126,7 @@ class PeakMemory:
 
     On CUDA: what PyTorch allocates on the device; TensorRT allocates its own, which is not in it. On Linux without
     CUDA: resident memory of the process. That is only of use in a process that has held nothing big before, since
-    memory that was freed is used again without growth. Elsewhere it is not known.
+    memory that was freed is used again without growth. Elsewhere, and where the system does not tell, it is not known.
 
     Args:
         device: whose memory.
@@ -143,9 +144,10 @@ class PeakMemory:
             torch.cuda.synchronize(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
-        elif _PROCESS.exists():
-            (_PROCESS / "clear_refs").write_text("5")  # sets the peak back to what is resident now
-            self._before = _status_bytes("VmRSS")
+        else:
+            with suppress(OSError):
+                (_PROCESS / "clear_refs").write_text("5")  # sets the peak back to what is resident now
+                self._before = _status_bytes("VmRSS")
         return self
 
     def __exit__(
@@ -157,9 +159,10 @@ class PeakMemory:
             torch.cuda.synchronize(self._device)
             self.peak_bytes = torch.cuda.max_memory_allocated(self._device) - self._before
         else:
-            self.peak_bytes = _status_bytes("VmHWM") - self._before
+            most = _status_bytes("VmHWM")
+            self.peak_bytes = None if most is None else most - self._before
 
 
-def _status_bytes(name: str) -> int:
+def _status_bytes(name: str) -> int | None:
     lines = (_PROCESS / "status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), None)

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from bsdnet.devices import cudnn_search
-from bsdnet.errors import BackendError
+from bsdnet.errors import BackendError, first_line
 from bsdnet.runtime.engine_cache import EngineCache, EngineKey, fingerprint, hardware
 from bsdnet.runtime.onednn import pack_convolutions
 
@@ -90,10 +90,7 @@ class Backend(Protocol):
 
 
 class Eager:
-    """Plain PyTorch; on the CPU with packed convolutions. Its functions may be called by several threads at once.
-
-    On a GPU cuDNN looks for its algorithms again at the first picture of every other thread.
-    """
+    """Plain PyTorch; on the CPU with packed convolutions. Its functions may be called by several threads at once."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -102,14 +99,34 @@ class Eager:
     def build(self, size: Size) -> Run:
         """Give the network itself; on the CPU it is rewritten at the first size and runs at all others."""
         if self._target.device.type != "cpu":
-            # Which algorithm cuDNN takes for a convolution it remembers by thread, whoever asks for it first. So the
-            # search is also for a recording of the same size; and it waits for the device, which breaks a recording.
-            with failing_as("eager"), _capturing, cudnn_search(True):
-                self._target.model(self._target.example(size))
-            return self._target.model
+            run = _SearchedByThread(self._target.model)
+            with failing_as("eager"):
+                run(self._target.example(size))
+            return run
         if self._packed is None:
             self._packed = pack_convolutions(self._target.model, self._target.example(size))
         return self._packed
+
+
+class _SearchedByThread:
+    """A network at one size, for which cuDNN searches its algorithms at the first call of every thread.
+
+    Which algorithm cuDNN takes for a convolution is remembered by thread, and without a search it is a guess.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._thread = threading.local()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        logits: Tensor
+        if getattr(self._thread, "has_searched", False):
+            logits = self._model(x)
+            return logits
+        with _capturing, cudnn_search(True):  # a search waits for the device, which breaks a recording
+            logits = self._model(x)
+        self._thread.has_searched = True
+        return logits
 
 
 class CudaGraph:
@@ -253,15 +270,20 @@ def capture(run: Run, x: Tensor) -> Run:
 
 def _record(run: Run, still: Tensor, stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, Tensor]:
     graph = torch.cuda.CUDAGraph()
+    pool = torch.cuda.graph_pool_handle()
     cause: Exception | None = None
     try:
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             try:
                 return graph, run(still)
             except Exception as error:
                 cause = error
                 raise
     except Exception as error:
+        # Where ending the recording fails, which it does if anything in it has, PyTorch (CUDAGraph::capture_end) goes
+        # on giving memory to it, and defers for good the freeing of all that several streams have used.
+        with suppress(AttributeError, RuntimeError):  # private; or it has ended after all
+            torch._C._cuda_endAllocateToPool(still.device.index, pool)
         try:
             # Ending a recording that has failed fails, too, and says only that it has: the reason would be lost.
             raise (cause or error) from None
@@ -300,8 +322,3 @@ def failing_as(backend: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise BackendError(f"backend {backend!r} failed: {first_line(error)}") from error
-
-
-def first_line(error: object) -> str:
-    """The first line of a message, or the error's type where it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

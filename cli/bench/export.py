@@ -1,5 +1,6 @@
 """Building engines ahead."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from bsdnet.runtime.segmenter import Segmenter
 from cli.bench.report import number, size_text, table
 from cli.terminal import tell
 
+logger = logging.getLogger(__name__)
+
 
 def export_engines(options: dict[str, Any]) -> None:
     """Build what the options of `bsdnet-bench export` say, and tell what that took.
@@ -16,7 +19,11 @@ def export_engines(options: dict[str, Any]) -> None:
     Raises:
         BsdnetError: the weights cannot be loaded, or the backend cannot run here.
     """
-    folder = default_folder()
+    try:
+        folder: Path | None = default_folder()
+    except OSError as error:
+        folder = None
+        logger.warning("no engine is kept: %s", error)
     with Segmenter.load(
         options["weights"],
         device=options["device"],
@@ -35,12 +42,14 @@ def export_engines(options: dict[str, Any]) -> None:
             fate = _fate(before, _engines(folder, size))
             lines.append([size_text(size), f"{segmenter.backend} {segmenter.precision}", fate, number(cost_s)])
     tell(table(["input", "backend", "engine", "seconds"], lines, left=3))
-    tell(f"\nengines lie in {folder}")
+    if folder is not None:
+        tell(f"\nengines lie in {folder}")
 
 
-def _engines(folder: Path, size: tuple[int, int]) -> dict[Path, int]:
+def _engines(folder: Path | None, size: tuple[int, int]) -> dict[Path, int]:
     """Find the engines for an input size and when each was last used, in nanoseconds."""
-    return {path: path.stat().st_mtime_ns for path in folder.glob(f"[!.]*-{size_text(size)}-*")}
+    found = [] if folder is None else folder.glob(f"[!.]*-{size_text(size)}-*")
+    return {path: path.stat().st_mtime_ns for path in found}
 
 
 def _fate(before: dict[Path, int], after: dict[Path, int]) -> str:

@@ -117,6 +117,19 @@ def test_engines_are_built_once(weights: Path, cache: Path, monkeypatch: pytest.
     assert first.stdout.splitlines()[-1] == f"engines lie in {cache}"
 
 
+def test_without_a_home_engines_are_built_and_not_kept(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BSDNET_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    result = run_bench("export", "--weights", weights, "--device", "cpu", "--backend", "eager", "--size", "64x64")
+    assert result.exit_code == 0, result.stderr
+    assert "no engine is kept: this user has no home folder" in result.stderr
+    assert "engines lie in" not in result.stdout
+
+
 def test_a_table_without_a_figure_is_a_failure(weights: Path):
     result = run_bench("--weights", weights, "--size", "64x64", "--device", "cpu", "--backend", "cudagraph")
     assert result.exit_code == 1

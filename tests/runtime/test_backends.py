@@ -17,7 +17,7 @@ from bsdnet.runtime import backends
 from bsdnet.runtime.backends import MAX_SIZES, Network, select_precision
 from bsdnet.runtime.engine_cache import EngineCache
 from bsdnet.runtime.tensorrt import import_torch_tensorrt
-from bsdnet.runtime.torch_backends import CudaGraph, Eager, Target, probe_cuda_toolkit
+from bsdnet.runtime.torch_backends import CudaGraph, Eager, Target, _SearchedByThread, capture, probe_cuda_toolkit
 
 from .conftest import TINY
 
@@ -290,6 +290,26 @@ def test_without_torch_tensorrt_auto_steps_down_for_real(monkeypatch, caplog):
     assert "needs a CUDA device" in caplog.messages[1]
 
 
+def test_algorithms_are_searched_for_at_the_first_call_of_every_thread(monkeypatch):
+    """On a GPU; here with a network that notes whether a search was on."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    searched = []
+
+    class Noting(torch.nn.Module):
+        def forward(self, x):
+            searched.append(torch.backends.cudnn.benchmark)
+            return x
+
+    run = _SearchedByThread(Noting())
+    for _ in range(2):
+        run(torch.zeros(1))
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            pool.submit(run, torch.zeros(1)).result()
+    assert searched == [True, False, True, False]
+    assert torch.backends.cudnn.benchmark is False
+
+
 class TestOnGpu:
     pytestmark: ClassVar = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
 
@@ -329,6 +349,24 @@ class TestOnGpu:
             finally:
                 stop.set()
             working.result(30)
+
+    def test_memory_of_several_streams_is_freed_after_a_recording_that_failed(self):
+        def waits(x):
+            if torch.cuda.is_current_stream_capturing():
+                torch.cuda.synchronize()  # which a recording does not bear
+            return x + 1
+
+        with pytest.raises(RuntimeError):
+            capture(waits, torch.zeros(1, 3, 64, 96, device=CUDA))
+        torch.cuda.synchronize()
+        before, other = torch.cuda.memory_allocated(CUDA), torch.cuda.Stream(CUDA)
+        for _ in range(10):
+            block = torch.empty(2**20, device=CUDA)
+            block.record_stream(other)
+            del block
+            torch.cuda.synchronize()
+        torch.empty(1, device=CUDA)  # the allocator looks at what was deferred
+        assert torch.cuda.memory_allocated(CUDA) <= before + 2**22
 
     def test_auto_takes_the_best_that_is_here(self):
         try:

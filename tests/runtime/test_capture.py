@@ -33,6 +33,7 @@ class StandIn:
     def __init__(self):
         self.priorities = []
         self.recording = threading.Lock()
+        self.open_pools = set()
 
     def stream(self, device, priority=0):
         self.priorities.append(priority)
@@ -42,15 +43,22 @@ class StandIn:
         pass
 
     @contextlib.contextmanager
-    def graph(self, graph, *, stream, capture_error_mode):
+    def graph(self, graph, *, pool, stream, capture_error_mode):
         assert capture_error_mode == "thread_local"
         assert self.recording.acquire(blocking=False), "one graph at a time"
+        self.open_pools.add(pool)
         try:
             yield
+            self.open_pools.remove(pool)  # CUDAGraph::capture_end does not come so far if anything has failed
         except Exception as error:
             raise RuntimeError("operation failed due to a previous error during capture") from error
         finally:
             self.recording.release()
+
+    def end_allocation(self, device, pool):
+        if pool not in self.open_pools:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.open_pools.remove(pool)
 
 
 @pytest.fixture
@@ -60,6 +68,8 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stand_in)
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "graph", stand_in.graph)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", stand_in.end_allocation, raising=False)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: type("Graph", (), {"replay": lambda self: None})())
     return stand_in
 
@@ -114,6 +124,7 @@ def test_a_recording_that_fails_says_why(cuda):
 
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         capture(run, torch.zeros(1, 3, 4, 4))
+    assert not cuda.open_pools, "the next recordings' memory would go there, and other memory would never be freed"
 
 
 def test_two_threads_record_one_after_the_other(cuda):

@@ -164,6 +164,52 @@ def test_an_engine_that_does_not_load_is_built_again(builder, folder, caplog):
     assert caplog.messages[0].endswith("is not used, but built again: version 9 of the format")
 
 
+@pytest.mark.parametrize("shortage", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+def test_an_engine_stays_where_there_is_no_memory_to_load_it(builder, folder, shortage):
+    builder.fetch()
+
+    def fail(path):
+        raise shortage
+
+    with pytest.raises(type(shortage)):
+        builder.cache.fetch(KEY, load=fail, build=builder._build)
+    assert builder.fetch() == "engine"
+    assert builder.built == 1
+
+
+def fill(monkeypatch, *full):
+    """Let folders seem to lie on a full disk."""
+    usage = engine_cache.shutil.disk_usage
+
+    def free(folder):
+        is_full = any(Path(folder).is_relative_to(other) for other in full)
+        return usage(folder)._replace(free=2**20 if is_full else 2**40)
+
+    monkeypatch.setattr(engine_cache.shutil, "disk_usage", free)
+
+
+def test_on_a_full_disk_the_engine_is_built_elsewhere(builder, folder, caplog, monkeypatch):
+    fill(monkeypatch, folder)
+    assert builder.fetch() == "engine"
+    assert "built for this run alone" in caplog.text
+    assert "1 of 256 MiB are free" in caplog.text
+    assert not engines(folder)
+
+
+def test_on_a_full_disk_an_engine_is_loaded_all_the_same(builder, folder, monkeypatch):
+    builder.fetch()
+    fill(monkeypatch, folder)
+    assert builder.fetch() == "engine"
+    assert builder.built == 1
+
+
+def test_where_no_disk_has_room_nothing_is_built(builder, folder, monkeypatch):
+    fill(monkeypatch, "/")
+    with pytest.raises(OSError, match="No space left on device"):
+        builder.fetch()
+    assert builder.built == 0
+
+
 @posix
 def test_a_folder_that_others_may_write_to_is_not_used(builder, folder, caplog):
     builder.fetch()
@@ -299,6 +345,20 @@ def test_the_folder_is_where_the_system_keeps_such_things(monkeypatch, platform,
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: Path("/home/me"))
     assert default_folder() == Path(expected)
+
+
+def test_a_user_without_a_home_is_told_what_to_do(monkeypatch, builder, caplog):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("BSDNET_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    with pytest.raises(OSError, match="set BSDNET_CACHE"):
+        default_folder()
+    homeless = Builder(EngineCache())
+    assert homeless.fetch() == "engine"
+    assert "set BSDNET_CACHE" in caplog.text
 
 
 def test_a_fingerprint_tells_weights_and_structure_apart():

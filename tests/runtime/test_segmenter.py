@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import bsdnet
 from bsdnet import BackendError, CheckpointError, ConfigError, RenderStyle, Segmenter
 from bsdnet.checkpoint import load_checkpoint
 from bsdnet.classes import CAMVID_11
+from bsdnet.runtime.backends import Network
 from bsdnet.runtime.runners import MAX_PENDING
 
 from .conftest import smooth_frame
@@ -226,7 +228,7 @@ def test_what_is_no_frame_is_refused(segmenter, bad):
         segmenter.predict(bad)
 
 
-@pytest.mark.parametrize("outputs", [set(), {"mask"}, {"labels", "mask"}])
+@pytest.mark.parametrize("outputs", [set(), {"mask"}, {"labels", "mask"}, "labels", ["labels"]])
 def test_unknown_outputs_are_refused(segmenter, frame, outputs):
     with pytest.raises(ConfigError, match="labels, confidence, rendered"):
         segmenter.submit(frame, outputs=outputs)
@@ -264,10 +266,75 @@ def test_a_size_that_was_asked_for_is_used(tiny_weights, frame):
         assert segmenter.predict(frame).shape == frame.shape[:2]
 
 
-@pytest.mark.parametrize("size", [(0, 64), (64, 31), (64,), (64.5, 64)])
-def test_a_size_that_cannot_work_is_refused(tiny_weights, size):
-    with pytest.raises(ConfigError, match=r"size must be \(height, width\)"):
-        Segmenter.load(tiny_weights, device="cpu", size=size)
+@pytest.mark.parametrize(
+    "size", [(0, 64), (64, 31), (-5, 64), (64,), (64.5, 64), (float("inf"), 64), (float("nan"), 64), ("a", 64), 64]
+)
+def test_a_size_that_cannot_work_is_refused(tiny_weights, segmenter, frame, size):
+    for ask in (
+        lambda: Segmenter.load(tiny_weights, device="cpu", size=size),
+        lambda: segmenter.prepare([size]),
+        lambda: segmenter.submit(frame, size=size),
+    ):
+        with pytest.raises(ConfigError, match=r"size must be \(height, width\)"):
+            ask()
+
+
+def test_a_size_may_be_of_whole_numbers_of_any_type(tiny_weights, frame):
+    with Segmenter.load(tiny_weights, device="cpu", size=(64.0, np.int64(96))) as segmenter:
+        assert segmenter.size_for((10, 10)) == (64, 96)
+        assert segmenter.predict(frame).shape == frame.shape[:2]
+
+
+def test_memory_that_does_not_suffice_is_a_clear_error(tiny_weights, segmenter, monkeypatch):
+    """A traceback ends the commands, and `is_out_of_memory` of the viewer looks for the cause."""
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.\nSee the documentation")
+
+    for name in ("__init__", "prepare"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Network, name, full)
+            with pytest.raises(BackendError, match=r"on cpu: CUDA out of memory.*MiB\.$") as caught:
+                Segmenter.load(tiny_weights, device="cpu") if name == "__init__" else segmenter.prepare([(64, 64)])
+            assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+@pytest.fixture
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_segmenter_that_is_loaded_beside_another_gets_all_threads(four_threads, tiny_weights, frame):
+    """PyTorch gives a thread that is new to it the number that any other set last: half of them, for two at once."""
+
+    def busy(segmenter):
+        for handle in [segmenter.submit(frame) for _ in range(MAX_PENDING)]:
+            handle.result(30)
+
+    def load():
+        with ThreadPoolExecutor(1) as fresh:
+            return fresh.submit(Segmenter.load, tiny_weights, device="cpu").result()
+
+    segmenters = [Segmenter.load(tiny_weights, device="cpu")]
+    for _ in range(2):
+        busy(segmenters[-1])
+        segmenters.append(load())
+    assert [segmenter._runner._threads for segmenter in segmenters] == [4] * 3
+    busy(segmenters[-1])
+    for segmenter in segmenters:
+        segmenter.close()
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(torch.get_num_threads).result() == 4
+
+
+def test_a_segmenter_takes_the_threads_that_its_user_has_set(four_threads, tiny_weights):
+    with Segmenter.load(tiny_weights, device="cpu") as first:
+        torch.set_num_threads(3)
+        with Segmenter.load(tiny_weights, device="cpu") as second:
+            assert (first._runner._threads, second._runner._threads) == (4, 3)
 
 
 def test_loading_says_what_is_wrong(tiny_weights, tmp_path, monkeypatch):

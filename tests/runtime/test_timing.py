@@ -82,6 +82,16 @@ def test_peak_memory_where_nobody_tells(monkeypatch: pytest.MonkeyPatch, tmp_pat
     with PeakMemory(CPU) as memory:
         pass
     assert memory.peak_bytes is None
+    (tmp_path / "clear_refs").mkdir()  # a kernel that does not let the peak be set back
+    (tmp_path / "status").write_text("VmRSS: 5 kB\n")
+    monkeypatch.setattr("bsdnet.runtime.timing._PROCESS", tmp_path)
+    with PeakMemory(CPU) as memory:
+        pass
+    assert memory.peak_bytes is None
+    (tmp_path / "clear_refs").rmdir()
+    with PeakMemory(CPU) as memory:
+        pass
+    assert memory.peak_bytes is None, "the system does not tell the peak"
 
 
 @pytest.mark.gpu
