@@ -24,7 +24,8 @@ from bsdnet.checkpoint import default_weights, load_checkpoint, save_checkpoint,
 from bsdnet.errors import BsdnetError
 from bsdnet.machine import describe_measurement
 from trainer.averaging import average_weights
-from trainer.data import SPLITS, Part, open_split
+from trainer.data import SPLITS, open_split
+from trainer.datasets.combining import Part
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.evaluation import EvaluationOptions, evaluate

@@ -1,8 +1,7 @@
 """The data sets by the names of the command line: their splits, their recipes, and what a run does with them."""
 
-import bisect
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -18,16 +17,16 @@ from trainer import recipes
 from trainer.datasets.ade20k import ADE20K
 from trainer.datasets.camvid import CamVid, CamVidOriginal
 from trainer.datasets.cityscapes import Cityscapes
-from trainer.datasets.contract import TAUGHT, LabelledImages
+from trainer.datasets.combining import Part, Relabelled, Together
+from trainer.datasets.contract import LabelledImages
 from trainer.datasets.demo import DemoStreet
-from trainer.datasets.files import checked_index
 from trainer.datasets.labelmefacade import LabelMeFacade
 from trainer.datasets.mosaic import Mosaics
 from trainer.datasets.video import UnlabelledImages, is_medium
 from trainer.evaluation import EvaluationOptions, segment
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segmentation import SegmentationData
-from trainer.teacher import Teacher
+from trainer.teacher import Teacher, read_class_mapping
 
 DATASETS = ("cityscapes", "camvid", "ade20k", "demo", "video")
 """The names of `--dataset`; `video` is one's own videos and pictures, without labels."""
@@ -175,32 +174,46 @@ def with_unlabelled(
 
 
 def with_further(
-    data: SegmentationData,
-    sources: Sequence[tuple[str, Path]],
-    mapping: Mapping[str, Sequence[str]] | None,
+    data: SegmentationData, name: str, sources: Sequence[tuple[str, Path]], classes: Path | None
 ) -> SegmentationData:
     """Add pictures of other data sets to what a run learns from, as far as their labels say what its own do.
 
     Args:
         data: the rest.
+        name: the run's own data set.
         sources: names of `FURTHER` with their folders, of which the pictures to train on are taken, or all where the
             data set is not one of those that are judged by; nothing is changed if there are none.
-        mapping: for classes of the run, the classes of those data sets that make them up; None takes those of the same
-            name.
+        classes: TOML file of which of their classes make which of the run's, see `read_class_mapping`; None takes those
+            of the same name.
 
     Raises:
-        ConfigError: the run has no labels itself, or no class of such a data set is one of the run's.
+        ConfigError: the run has no labels itself, a source is its own data set, the file cannot be read or has classes
+            that are nowhere, or no class of a source is one of the run's.
         DatasetError: a data set is missing or incomplete.
     """
     if not sources:
         return replace(data, description={**data.description, "further": None})
     if not data.labelled:
         raise ConfigError("--further needs labelled data beside them, not --dataset video")
-    parts: list[LabelledImages] = []
-    for name, root in sources:
-        images = LabelMeFacade(root, "all") if name == "labelmefacade" else open_split(name, root, "train")
-        parts.append(Relabelled(images, data.train.classes, mapping))
-    described = {"further": [name for name, _ in sources], "further_images": sum(map(len, parts))}
+    names = [source for source, _ in sources]
+    if name in names:  # whose pictures would be those to judge by, where some are held out
+        raise ConfigError(f"--further {name} is the data set of --dataset itself")
+    found = [
+        LabelMeFacade(root, "all") if source == "labelmefacade" else open_split(source, root, "train")
+        for source, root in sources
+    ]
+    mapping = None if classes is None else read_class_mapping(classes)
+    if mapping is not None:
+        known = {theirs.lower() for images in found for theirs in images.classes.names}
+        for theirs in sorted({theirs for group in mapping.values() for theirs in group}):
+            if theirs.lower() not in known:
+                raise ConfigError(f"{classes}: none of {', '.join(names)} has a class {theirs!r}")
+    parts = [Relabelled(images, data.train.classes, mapping) for images in found]
+    described = {
+        "further": names,
+        "further_images": sum(map(len, parts)),
+        "further_classes": None if classes is None else classes.name,
+    }
     return replace(data, further=Together(parts), description={**data.description, **described})
 
 
@@ -271,108 +284,6 @@ class TaughtImages:
     def name(self, index: int) -> str:
         """Give the picture's name."""
         return self._images.name(index)
-
-
-class Relabelled:
-    """A data set whose labels are said in the classes of another: what they do not say is `TAUGHT`.
-
-    Args:
-        images: the data set; its 255 stay.
-        classes: the classes to say them in.
-        mapping: for some of `classes`, the data set's classes that make them up; None takes those of the same name,
-            whatever their case.
-
-    Raises:
-        ConfigError: the mapping has a class that is not there, or puts one into two; or no class is left.
-    """
-
-    def __init__(
-        self, images: LabelledImages, classes: ClassSet, mapping: Mapping[str, Sequence[str]] | None = None
-    ) -> None:
-        self.classes = classes
-        self._images = images
-        theirs = images.classes
-        if mapping is None:
-            known = {name.lower() for name in theirs.names}
-            mapping = {name: [name] for name in classes.names if name.lower() in known}
-        self._table = np.full(256, TAUGHT, np.uint8)
-        self._table[IGNORE_INDEX] = IGNORE_INDEX
-        for name, names in mapping.items():
-            for index in theirs.indices(list(names)):
-                if self._table[index] != TAUGHT:
-                    raise ConfigError(f"{theirs.names[index]!r} of {theirs.name} cannot be two classes")
-                self._table[index] = classes.indices([name])[0]
-        if (self._table[: len(theirs)] == TAUGHT).all():
-            raise ConfigError(
-                f"{theirs.name} has no class of {classes.name}: say in a file which of its classes make which, and "
-                "pass it as --further-classes"
-            )
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read one pair; the labels are 254 (`TAUGHT`) where they say nothing in these classes."""
-        rgb, labels = self._images[index]
-        return rgb, self._table[labels]
-
-    def name(self, index: int) -> str:
-        """Give the pair's name."""
-        return self._images.name(index)
-
-
-class Part:
-    """Some examples of a data set.
-
-    Args:
-        images: the data set.
-        indices: which, in order.
-    """
-
-    def __init__(self, images: LabelledImages, indices: Sequence[int]) -> None:
-        self.classes: ClassSet = images.classes
-        self._images, self._indices = images, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read one pair, as the data set gives it."""
-        return self._images[self._indices[index]]
-
-    def name(self, index: int) -> str:
-        """Give the pair's name."""
-        return self._images.name(self._indices[index])
-
-
-class Together:
-    """Several data sets as one.
-
-    Args:
-        parts: at least one.
-    """
-
-    def __init__(self, parts: Sequence[LabelledImages]) -> None:
-        self.classes: ClassSet = parts[0].classes
-        self._parts = list(parts)
-        self._ends = np.cumsum([len(part) for part in parts]).tolist()
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Read one pair, as the data set that it is in gives it."""
-        part, position = self._find(index)
-        return part[position]
-
-    def name(self, index: int) -> str:
-        """Give the pair's name."""
-        part, position = self._find(index)
-        return part.name(position)
-
-    def _find(self, index: int) -> tuple[LabelledImages, int]:
-        number = bisect.bisect_right(self._ends, checked_index(index, len(self)))
-        return self._parts[number], index - (self._ends[number - 1] if number else 0)
 
 
 def _open_unlabelled(

@@ -26,6 +26,7 @@ from trainer.data import (
     default_recipe,
     default_teacher_recipe,
     open_data,
+    with_further,
     with_teachers,
     with_unlabelled,
 )
@@ -38,10 +39,10 @@ from trainer.options import (
     further_options,
     machine_options,
     parse_size,
+    refuse_useless,
     require,
     resolve_recipe,
     run_options,
-    with_further_options,
 )
 from trainer.overrides import override
 from trainer.pretrain import PretrainTask
@@ -241,6 +242,7 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
     bsdnet-train --dataset camvid --data-dir camvid --teacher runs/teacher/best --output runs/camvid
     """  # noqa: D301 - click takes the backspace for "keep these lines"
     require(options, "dataset", "output")
+    refuse_useless(options, "further", "further_share", "further_classes")
     if options["initial"] is not None and options["pretrained"] is not None:
         raise click.UsageError("--pretrained gives an encoder and --init the whole teacher: only one of them")
     with connect(options["device"]) as (processes, device):
@@ -248,7 +250,8 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
         if options["initial"] is not None and options["model"] is None:
             options = {**options, "model": variant_of(options["initial"])}
         recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options, device)
-        data = with_further_options(_described(data, options, "pretrained", "initial"), options)
+        data = _described(data, options, "pretrained", "initial")
+        data = with_further(data, options["dataset"], options["further"], options["further_classes"])
         folder = make_folder(options, processes)
         trainee = build_future_teacher(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
@@ -299,6 +302,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _train(options: dict[str, Any]) -> None:
     name = options["dataset"]
+    refuse_useless(options, "unlabelled", "unlabelled_share")
+    refuse_useless(options, "further", "further_share", "further_classes")
     if options["initial"] is not None and options["pretrained"] is not None:
         raise click.UsageError("--pretrained gives a backbone and --init the whole network: only one of them")
     with connect(options["device"]) as (processes, device):
@@ -322,10 +327,8 @@ def _train(options: dict[str, Any]) -> None:
             if not data.labelled:
                 looks = EvaluationOptions(short_side=min(recipe.train_size), precision=recipe.precision)
                 data = replace(data, val=TaughtImages(data.val, found, device, looks))
-        if options["unlabelled_share"] is not None and not options["unlabelled"]:
-            raise click.UsageError("--unlabelled-share is of no use without --unlabelled")
         data = with_unlabelled(data, options["unlabelled"], options["every"], recipe)
-        data = with_further_options(data, options)
+        data = with_further(data, name, options["further"], options["further_classes"])
         student = build_student(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
         )

@@ -3,7 +3,6 @@
 import logging
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,11 +10,9 @@ import click
 import torch
 
 from bsdnet.devices import computes_bf16
-from trainer.data import FURTHER, with_further
+from trainer.data import FURTHER
 from trainer.overrides import override, parse_settings, read_toml
 from trainer.recipes import OptimizerRecipe
-from trainer.segmentation import SegmentationData
-from trainer.teacher import read_class_mapping
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -109,22 +106,15 @@ def further_options(command: _Command) -> _Command:
     )(command)  # fmt: skip
 
 
-def with_further_options(data: SegmentationData, options: dict[str, Any]) -> SegmentationData:
-    """Add the data sets that `further_options` name.
+def refuse_useless(options: dict[str, Any], needed: str, *names: str) -> None:
+    """Refuse options that are of no use without another.
 
     Raises:
-        click.UsageError: there are none, and another of these options is given.
-        ConfigError: they do not fit the data, or the file of their classes cannot be read.
-        DatasetError: one is missing or incomplete.
+        click.UsageError: one of `names` is given, and `needed` is not.
     """
-    for name in ("further_classes", "further_share"):
-        if options[name] is not None and not options["further"]:
-            raise click.UsageError(f"--{name.replace('_', '-')} is of no use without --further")
-    path = options["further_classes"]
-    data = with_further(data, options["further"], None if path is None else read_class_mapping(path))
-    if not options["further"]:
-        return data
-    return replace(data, description={**data.description, "further_classes": path and path.name})
+    for name in names:
+        if options[name] is not None and not options[needed]:
+            raise click.UsageError(f"--{name.replace('_', '-')} is of no use without --{needed}")
 
 
 def machine_options(command: _Command) -> _Command:

@@ -15,9 +15,10 @@ from tests.trainer import trees
 from tests.trainer.command import assert_one_line, run, train
 from tests.trainer.test_bsdnet_teacher import write
 from tests.trainer.tiny import TINY
-from trainer.data import Relabelled, with_further
+from trainer.data import with_further
 from trainer.datasets.camvid import CamVid
 from trainer.datasets.cityscapes import Cityscapes
+from trainer.datasets.combining import Relabelled
 from trainer.datasets.contract import TAUGHT
 from trainer.datasets.labelmefacade import LabelMeFacade
 from trainer.segmentation import SegmentationData
@@ -65,7 +66,6 @@ def test_without_a_mapping_classes_are_those_of_the_same_name(facades: Path, tmp
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [
-        ({"building": ["barn"]}, "no class 'barn' in labelmefacade-9"),
         ({"barn": ["building"]}, "no class 'barn' in camvid-11"),
         ({"building": ["door"], "car": ["door"]}, "'door' of labelmefacade-9 cannot be two classes"),
         ({}, "labelmefacade-9 has no class of camvid-11.*--further-classes"),
@@ -76,21 +76,47 @@ def test_a_mapping_that_does_not_fit(facades: Path, mapping: dict[str, list[str]
         Relabelled(LabelMeFacade(facades, "all"), CAMVID_11, mapping)
 
 
-def test_they_go_beside_labels_alone(facades: Path, street_camvid: Path):
+def test_they_go_beside_labels_alone(facades: Path, street_camvid: Path, tmp_path: Path):
     images = CamVid(street_camvid, "train")
     data = SegmentationData(train=images, val=images, description={"dataset": "camvid"})
-    assert with_further(data, [], None).further is None
-    sources = [("labelmefacade", facades), ("camvid", street_camvid)]
-    found = with_further(data, sources, None)
+    assert with_further(data, "camvid", [], None).further is None
+    sources = [("labelmefacade", facades), ("cityscapes", trees.cityscapes(tmp_path / "city"))]
+    found = with_further(data, "camvid", sources, None)
     assert found.further is not None
-    assert len(found.further) == 3 + 12
+    assert len(found.further) == 3 + 4
     assert found.description == {
-        "dataset": "camvid", "further": ["labelmefacade", "camvid"], "further_images": 15,
-    }  # fmt: skip
+        "dataset": "camvid",
+        "further": ["labelmefacade", "cityscapes"],
+        "further_images": 7,
+        "further_classes": None,
+    }
     with pytest.raises(ConfigError, match="--further needs labelled data"):
-        with_further(replace(data, labelled=False), sources, None)
+        with_further(replace(data, labelled=False), "video", sources, None)
     with pytest.raises(DatasetError, match=r"the folder .* is missing"):
-        with_further(data, [("ade20k", facades)], None)
+        with_further(data, "camvid", [("ade20k", facades)], None)
+
+
+def test_a_held_out_drive_does_not_come_back_with_them(facades: Path, street_camvid: Path):
+    images = CamVid(street_camvid, "train", without=["A"])
+    data = SegmentationData(train=images, val=images, description={})
+    with pytest.raises(ConfigError, match="--further camvid is the data set of --dataset itself"):
+        with_further(data, "camvid", [("labelmefacade", facades), ("camvid", street_camvid)], None)
+
+
+def test_one_file_serves_several_of_them(facades: Path, street_camvid: Path, tmp_path: Path):
+    images = CamVid(street_camvid, "train")
+    data = SegmentationData(train=images, val=images, description={})
+    sources = [("labelmefacade", facades), ("cityscapes", trees.cityscapes(tmp_path / "city"))]
+    file = tmp_path / "classes.toml"
+    file.write_text('building = ["building", "door"]\npavement = ["Sidewalk"]\n')
+    further = with_further(data, "camvid", sources, file).further
+    assert further is not None
+    building, pavement = CAMVID_11.indices(["building", "pavement"])
+    assert set(np.unique(further[0][1])) == {building, TAUGHT}
+    assert set(np.unique(further[3][1])) == {building, pavement, TAUGHT, 255}
+    file.write_text('building = ["barn"]\n')
+    with pytest.raises(ConfigError, match=r"classes\.toml: none of labelmefacade, cityscapes has a class 'barn'"):
+        with_further(data, "camvid", sources, file)
 
 
 def test_a_run_learns_from_them(street_camvid: Path, facades: Path, mapping: Path, tmp_path: Path):

@@ -18,7 +18,8 @@ from tests.trainer.test_bsdnet_teacher import write
 from tests.trainer.tiny import TINY
 from tests.trainer.trees import picture, zipped
 from tests.trainer.trees import write as write_picture
-from trainer.data import Together, with_unlabelled
+from trainer.data import with_unlabelled
+from trainer.datasets.combining import Together
 from trainer.datasets.mosaic import Mosaics
 from trainer.datasets.video import UnlabelledImages
 from trainer.recipes import CAMVID_360
