@@ -1,9 +1,9 @@
 r"""Run one of the paper's ablation tables at a small budget: paired seeds, one bsdnet-train for every row and seed.
 
-    python benchmarks/ablation.py distill --data-dir camvid --teacher runs/teacher/best --iterations 600 \
+    python -m benchmarks.ablation distill --data-dir camvid --teacher runs/teacher/best --iterations 600 \
         --pretrained checkpoints/backbone-s-tiny-imagenet.safetensors --hold-out 0001TP --runs runs/ablation
 
-    python benchmarks/ablation.py distill --row "student alone" --row "+ SIDM" --data-dir camvid --split test \
+    python -m benchmarks.ablation distill --row "student alone" --row "+ SIDM" --data-dir camvid --split test \
         --teacher checkpoints/teacher-camvid --init s.safetensors --average --iterations 300 --crop-size 480x352 \
         --set cwd_weight=5 --set ofa_weight=0.3 --set lr=4e-4 --set warmup_iterations=20 --runs runs/pairs
 
@@ -18,11 +18,13 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmarks.runs import keep_to_command
 from bsdnet.machine import describe_measurement
 
 TABLES: dict[str, dict[str, list[str]]] = {
@@ -80,27 +82,31 @@ def main(table: str, **options: Any) -> None:
         raise click.UsageError(f"{table} has no row {', '.join(unknown)}; it has {', '.join(TABLES[table])}")
     rows = {name: TABLES[table][name] for name in names}
     seeds = [int(seed) for seed in options["seeds"].split(",")]
+    output = options["output"] or options["runs"]
+    if not output.is_dir() and output != options["runs"]:
+        raise click.UsageError(f"--output {output} is no folder")
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
     for seed in seeds:  # all rows of a seed before the next one: a run that is stopped leaves whole pairs
         for name, arguments in rows.items():
             folder = options["runs"] / f"{table}-{'-'.join(part.strip('-') for part in arguments)}-seed{seed}"
             results[name].append(_run(folder, arguments, seed, options))
     report = _report(table, results, seeds, options)
-    folder = options["output"] or options["runs"]
-    (folder / f"ablation-{table}.json").write_text(json.dumps(report, indent=2) + "\n")
-    (folder / f"ablation-{table}.md").write_text(_markdown(report))
+    (output / f"ablation-{table}.json").write_text(json.dumps(report, indent=2) + "\n")
+    (output / f"ablation-{table}.md").write_text(_markdown(report))
     if table == "theta":
-        _draw(report, folder / f"ablation-{table}.png")
+        _draw(report, output / f"ablation-{table}.png")
     click.echo(_markdown(report))
 
 
 def _run(folder: Path, arguments: list[str], seed: int, options: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate one row with one seed, as far as that was not done before."""
     split = "train" if options["hold_out"] else options["split"]
+    command = _command(arguments, seed, options)
+    keep_to_command(folder, command)
     kept = folder / f"result-{split}{'-mean' if options['average'] else ''}.json"
     if kept.is_file():
         return dict(json.loads(kept.read_text()))
-    seconds = _train(folder, arguments, seed, options)
+    seconds = _train(folder, command)
     weights = folder / "last.safetensors"
     if options["average"]:
         weights = folder / "mean.safetensors"
@@ -119,18 +125,18 @@ def _data(options: dict[str, Any]) -> list[str]:
 
 def _bsdnet_train(*arguments: str | Path) -> str:
     command = [sys.executable, "-m", "trainer.main", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise click.ClickException(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else " ".join(command))
+    return done.stdout
 
 
-def _train(folder: Path, arguments: list[str], seed: int, options: dict[str, Any]) -> int:
-    """Train one row with one seed, unless that was done before; give the seconds that it took."""
-    trained = folder / "seconds"
-    if trained.is_file():
-        return int(trained.read_text())
+def _command(arguments: list[str], seed: int, options: dict[str, Any]) -> list[str]:
+    """Write down how one row with one seed is trained."""
     iterations = str(options["iterations"])
     command = [
-        *_data(options), *arguments, "--model", options["model"], "--seed", str(seed), "--output", str(folder),
-        "--iterations", iterations, "--eval-every", iterations, "--crop-size", options["crop_size"],
+        *_data(options), *arguments, "--model", options["model"], "--seed", str(seed), "--iterations", iterations,
+        "--eval-every", iterations, "--crop-size", options["crop_size"],
         *(part for setting in options["settings"] for part in ("--set", setting)),
     ]  # fmt: skip
     for option, path in (("--pretrained", options["pretrained"]), ("--init", options["initial"])):
@@ -138,12 +144,20 @@ def _train(folder: Path, arguments: list[str], seed: int, options: dict[str, Any
             command += [option, str(path)]
     if "none" not in arguments and options["teacher"]:
         command += ["--teacher", options["teacher"]]
-    if (folder / "state.pt").is_file():
-        command.append("--resume")
-    folder.mkdir(parents=True, exist_ok=True)
+    return command
+
+
+def _train(folder: Path, command: list[str]) -> int:
+    """Train, unless that was done before; give the seconds that it took, since it was last resumed."""
+    trained = folder / "seconds"
+    if trained.is_file():
+        return int(trained.read_text())
+    place = ["--output", str(folder), *(["--resume"] if (folder / "state.pt").is_file() else [])]
     start_s = time.perf_counter()
     with (folder / "log.txt").open("a") as log:
-        subprocess.run([sys.executable, "-m", "trainer.main", *command], stderr=log, stdout=log, check=True)
+        done = subprocess.run([sys.executable, "-m", "trainer.main", *command, *place], stderr=log, stdout=log)
+    if done.returncode:
+        raise click.ClickException(f"{folder.name} has failed; the reason is in {folder / 'log.txt'}")
     seconds = round(time.perf_counter() - start_s)
     trained.write_text(f"{seconds}\n")
     return seconds
@@ -165,8 +179,7 @@ def _report(table: str, results: dict[str, list[dict[str, Any]]], seeds: list[in
                 "difference": [round(difference, 2) for difference in differences],
                 "mean_difference": round(statistics.mean(differences), 2),
                 "difference_deviation": round(_deviation(differences), 2),
-                "iou": {key: round(100 * statistics.mean(run["iou"][key] or 0 for run in results[name]), 1)
-                        for key in results[name][0]["iou"]},
+                "iou": {key: _mean_iou(run["iou"][key] for run in results[name]) for key in results[name][0]["iou"]},
                 "minutes": round(statistics.mean(run["seconds"] for run in results[name]) / 60, 1),
             }
         )  # fmt: skip
@@ -176,7 +189,13 @@ def _report(table: str, results: dict[str, list[dict[str, Any]]], seeds: list[in
     }
     budget["split"] = None if options["hold_out"] else options["split"]
     started = {"pretrained": bool(options["pretrained"]), "initial": bool(options["initial"]), "seeds": seeds}
-    return {"table": table, **describe_measurement("python benchmarks/ablation.py"), **budget, **started, "rows": rows}
+    return {"table": table, **describe_measurement("python -m benchmarks.ablation"), **budget, **started, "rows": rows}
+
+
+def _mean_iou(shares: Iterable[float | None]) -> float | None:
+    """Average in per cent; None for a class that is nowhere."""
+    known = [share for share in shares if share is not None]
+    return round(100 * statistics.mean(known), 1) if known else None
 
 
 def _deviation(values: list[float]) -> float:

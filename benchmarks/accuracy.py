@@ -1,8 +1,8 @@
 r"""Train S and B with and without distillation, from their backbones on: one command, which goes on where it stopped.
 
-    python benchmarks/accuracy.py --data data --runs runs/accuracy --output benchmarks/results
-    python benchmarks/accuracy.py --data data --runs runs/accuracy --minutes 9 --jobs 3    # a part of it, three at once
-    python benchmarks/accuracy.py --data data --runs runs/pairs --only s-none-0,s-sidm-0 --epochs 20 \
+    python -m benchmarks.accuracy --data data --runs runs/accuracy --output benchmarks/results
+    python -m benchmarks.accuracy --data data --runs runs/accuracy --minutes 9 --jobs 3    # a part of it, three at once
+    python -m benchmarks.accuracy --data data --runs runs/pairs --only s-none-0,s-sidm-0 --epochs 20 \
         --use teacher=checkpoints/teacher-camvid --use pretrain-s=checkpoints/backbone-s-tiny-imagenet.safetensors
 
 `data` holds `tiny-imagenet/` and `camvid/`. The runs, each a bsdnet-train in a folder of its own: backbones of S and B
@@ -27,6 +27,7 @@ from typing import Any
 import click
 
 from benchmarks.confidence import MOST, half_width
+from benchmarks.runs import keep_to_command
 from bsdnet.machine import describe_measurement
 
 _CAMVID = ("--dataset", "camvid", "--data-dir", "{data}/camvid")
@@ -117,16 +118,18 @@ def main(**options: Any) -> None:
     folder: Path = options["runs"]
     commands = {name: _command(name, options) for name in names}
     if options["listing"]:
-        click.echo("\n".join(" ".join(["bsdnet-train", *command]) for command in commands.values()))
+        for name, command in commands.items():
+            click.echo(" ".join(["bsdnet-train", *command, "--output", str(folder / name)]))
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    for name, command in commands.items():
+        keep_to_command(folder / name, command)
     deadline = time.monotonic() + 60 * options["minutes"]
     failed = _train(commands, folder, options["jobs"], deadline, used=frozenset(options["used"]))
     for name in names:
         if _finished(folder / name):
             _judge(name, folder, options["data"], single_scale=options["single_scale"])
     report = {
-        **describe_measurement("python benchmarks/accuracy.py"),
+        **describe_measurement("python -m benchmarks.accuracy"),
         **summarize(_scores(folder)),
     }
     output: Path = options["output"] or folder
@@ -156,7 +159,7 @@ def _command(name: str, options: Mapping[str, Any]) -> list[str]:
     command = [there[part] if part in there else part.format(**places) for part in RUNS[name].command]
     epochs = (options["epochs"] if name.startswith(("s-", "b-")) else None) or RUNS[name].epochs
     length = ["--iterations", options["iterations"]] if options["iterations"] else ["--epochs", str(epochs)]
-    return [*command, *length, "--output", str(options["runs"] / name)]
+    return [*command, *length]
 
 
 def _finished(folder: Path) -> bool:
@@ -188,10 +191,9 @@ def _train(
 
 
 def _start(command: list[str], folder: Path) -> "subprocess.Popen[bytes]":
-    folder.mkdir(parents=True, exist_ok=True)
-    resume = ["--resume"] if (folder / "state.pt").is_file() else []
+    place = ["--output", str(folder), *(["--resume"] if (folder / "state.pt").is_file() else [])]
     with (folder / "log.txt").open("ab") as log:
-        return subprocess.Popen([sys.executable, "-m", "trainer.main", *command, *resume], stdout=log, stderr=log)
+        return subprocess.Popen([sys.executable, "-m", "trainer.main", *command, *place], stdout=log, stderr=log)
 
 
 def _settle(process: "subprocess.Popen[bytes]", folder: Path) -> bool:

@@ -76,6 +76,7 @@ def main(
     ]  # fmt: skip
     _bsdnet_train(*map(str, command))
     minutes = (time.monotonic() - began_s) / 60
+    learnt_from = json.loads((runs / "run" / "run.json").read_text())["images"]  # the last tenth is for its evaluations
     judged = {"its second half": second, "other drives": others}
     after, mean = runs / "run" / "last.safetensors", runs / "mean.safetensors"
     averaged = average_weights([start, after])
@@ -86,7 +87,7 @@ def main(
         "weights_sha256": sha256_of(start),
         "split": split,
         "drive": drive,
-        "pictures": {"learnt from": len(first), **{name: len(part) for name, part in judged.items()}},
+        "pictures": {"learnt from": learnt_from, **{name: len(part) for name, part in judged.items()}},
         "minutes": round(minutes, 1),
         "rows": {when: {name: _judge(path, part) for name, part in judged.items()} for when, path in files.items()},
     }

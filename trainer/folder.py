@@ -34,6 +34,8 @@ def write_folder(write: Callable[[Path], object], folder: Path) -> None:
                 folder.rename(partial / "old")
             (partial / "new").rename(folder)
         finally:
+            if (partial / "old").exists() and not folder.exists():
+                (partial / "old").rename(folder)
             shutil.rmtree(partial, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{folder} cannot be written: {getattr(error, 'strerror', None) or error}") from error

@@ -88,7 +88,8 @@ class SegmentationObjective(nn.Module):
 
         Returns:
             Scalars: the parts, unweighted, and their weighted sum as `loss`. Summed over the parts of an accumulated
-            step and averaged over the processes, they are those of the whole batch.
+            step and averaged over the processes, they are those of the whole batch; but where only a share of hard
+            pixels counts, these are the hardest of each part by itself.
         """
         recipe = self.recipe
         images, clear = _as_seen(images)

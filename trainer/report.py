@@ -19,7 +19,7 @@ from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.distributed import Processes
 from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou
-from trainer.teacher import EfficientNetTeacher, load_teacher
+from trainer.teacher import EfficientNetTeacher, SegFormerTeacher, load_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def evaluate_weights(
         split: its part.
         device: where to compute.
         options: how to look at a picture; without a size, pictures have the short side that the weights were trained
-            at, and a SegFormer, whose weights do not say it, sees them at their own.
+            at, and a public SegFormer, whose weights do not say it, sees them at their own.
         processes: who shares the work.
         hold_out: the one recording of the split to look at; None looks at all.
         predictions: folder for label ids as the Cityscapes benchmark takes them; made if missing.
@@ -130,12 +130,13 @@ def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Ev
     if weights.is_dir():
         advice = "expected a .safetensors file of a student, or the folder of a teacher"
         teacher = load_teacher([str(weights)], classes, device, advice=advice)
+        known = teacher.train_size if isinstance(teacher, EfficientNetTeacher | SegFormerTeacher) else None
         return _Evaluated(
             network=lambda images: teacher(images).logits,
             classes=classes,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            short_side=min(teacher.train_size) if isinstance(teacher, EfficientNetTeacher) else None,
+            short_side=None if known is None else min(known),
         )
     checkpoint = load_checkpoint(weights)
     metadata = checkpoint.metadata

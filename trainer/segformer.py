@@ -102,18 +102,20 @@ class SegFormerSegmenter(nn.Module):
 
     Args:
         variant: one of `VARIANTS`.
-        classes: what the logits mean; kept with the weights.
+        classes: what the logits mean; kept with the weights, as is `train_size`.
+        train_size: height and width of the training pictures: the scale that the network sees objects at.
 
     Raises:
         ConfigError: there is no such variant.
         TrainingError: transformers is not installed.
     """
 
-    def __init__(self, variant: str, classes: ClassSet) -> None:
+    def __init__(self, variant: str, classes: ClassSet, train_size: tuple[int, int]) -> None:
         super().__init__()
         config = segformer_config(variant, len(classes))
         config.id2label = dict(enumerate(classes.names))
         config.label2id = {name: index for index, name in enumerate(classes.names)}
+        config.bsdnet_train_size = list(train_size)
         self.network = import_transformers().SegformerForSemanticSegmentation(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,6 +173,14 @@ class SegFormerSegmenter(nn.Module):
             TrainingError: it cannot be written.
         """
         write_folder(self.network.save_pretrained, folder)
+
+
+def train_size_in(config: "SegformerConfig") -> tuple[int, int] | None:
+    """Read the height and width of the training pictures; None where `bsdnet-train` has not written it."""
+    match getattr(config, "bsdnet_train_size", None):
+        case [int(height), int(width)] if min(height, width) > 0:
+            return height, width
+    return None
 
 
 def _class_names(config: "SegformerConfig") -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from bsdnet.errors import TrainingError
+from bsdnet.errors import TrainingError, first_line
 
 FILE_NAME = "state.pt"
 """Name of the file in a run's folder."""
@@ -69,7 +69,8 @@ def save_state(
     except (OSError, RuntimeError) as error:  # RuntimeError: PyTorch's own, where the disk fills up in mid-file
         if partial.is_file():
             partial.unlink()
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        system = error if isinstance(error, OSError) else error.__context__  # which PyTorch's own words hide
+        reason = getattr(system, "strerror", None) or first_line(error)
         raise TrainingError(f"the run's state cannot be written to {folder}: {reason}") from error
 
 

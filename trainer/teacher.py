@@ -18,7 +18,7 @@ from bsdnet.modeling.bsdnet import BSDNet
 from bsdnet.modeling.folding import fold_batch_norms
 from trainer.device import place
 from trainer.efficientnet import EfficientNetSegmenter, holds_efficientnet, load_efficientnet
-from trainer.segformer import load_pretrained
+from trainer.segformer import load_pretrained, train_size_in
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +84,8 @@ class SegFormerTeacher:
         config = network.config
         _, _, stage3, stage4 = config.hidden_sizes
         self.channels = TeacherChannels(stage3, stage4, config.decoder_hidden_size)
+        self.train_size = train_size_in(config)
+        """Height and width of the pictures that it was trained on; None where nobody has noted it."""
         self._network = network.to(device).eval().requires_grad_(False)
         self._sources = [torch.tensor(indices, device=device) for indices in sources]
 

@@ -230,7 +230,7 @@ def build_future_teacher(
             raise ConfigError(
                 f"--pretrained {IMAGENET} is an EfficientNet's: a SegFormer's encoder is a folder or a name"
             )
-        network = SegFormerSegmenter(recipe.model, classes)
+        network = SegFormerSegmenter(recipe.model, classes, recipe.train_size)
     if initial is not None:
         network.go_on_from(initial)
     elif pretrained is not None:

@@ -40,7 +40,7 @@ def test_pairs_are_compared_seed_by_seed(tmp_path: Path, commands: list[list[str
     assert [row["miou"] for row in report["rows"]] == [[60, 62], [61, 63]]
     assert report["rows"][1]["difference"] == [1, 1]
     trainings = [command for command in commands if "--output" in command]
-    assert len(trainings) == 4 and all(command[-1] == "t" or "none" in command for command in trainings)
+    assert len(trainings) == 4 and all(("t" in command) != ("none" in command) for command in trainings)
     assert all(command[command.index("--init") + 1] == "s.safetensors" for command in trainings)
     assert {command[command.index("--eval") + 1] for command in commands if "--eval" in command} == {"test"}
 
@@ -54,7 +54,37 @@ def test_what_is_trained_is_not_trained_again_to_be_judged_otherwise(tmp_path: P
     assert len(means) == 4 and all(command[1] == "s.safetensors" for command in means)
 
 
+@pytest.mark.parametrize("other", [["--hold-out", "0006R0"], ["--iterations", "500"], ["--set", "lr=1e-3"]])
+def test_scores_of_other_runs_are_not_taken_for_these(
+    tmp_path: Path, commands: list[list[str]], other: list[str]
+) -> None:
+    assert ablate(tmp_path, "--hold-out", "0001TP").exit_code == 0
+    begun = len(commands)
+    result = ablate(tmp_path, "--hold-out", "0001TP", *other)
+    assert result.exit_code == 1
+    assert "holds the run of another command" in result.output
+    assert len(commands) == begun
+
+
+def test_a_run_that_fails_is_named_with_its_reason(
+    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = subprocess.run
+
+    def fail(command: list[str], **more: object) -> "subprocess.CompletedProcess[str]":
+        if "--eval" in command:
+            return subprocess.CompletedProcess(command, 1, stdout="", stderr="a\nbsdnet-train: error: no such split\n")
+        return done(command, **more)
+
+    monkeypatch.setattr(subprocess, "run", fail)
+    assert "error: no such split" in ablate(tmp_path).output
+    (tmp_path / "distill-distill-none-seed0" / "seconds").unlink()
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 1))
+    assert "has failed; the reason is in" in ablate(tmp_path).output
+
+
 def test_what_cannot_be_asked_for(tmp_path: Path, commands: list[list[str]]) -> None:
     assert "no row banana" in ablate(tmp_path, "--row", "banana").output
     assert "--init, which is not given" in ablate(tmp_path, "--average").output
+    assert "is no folder" in ablate(tmp_path, "--output", str(tmp_path / "none")).output
     assert commands == []

@@ -1,3 +1,4 @@
+import errno
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -335,6 +336,20 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
         run(Line(), tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     assert (tmp_path / "state.pt").read_bytes() == old
+
+
+def test_a_full_disk_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """PyTorch's words about a file that it cannot end hide the system's."""
+
+    def fill(content: object, handle: io.BufferedWriter) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        finally:
+            raise RuntimeError("unexpected pos 20145920 vs 20145808")
+
+    monkeypatch.setattr(torch, "save", fill)
+    with pytest.raises(TrainingError, match=r"state cannot be written to .*: No space left on device$"):
+        run(Line(), tmp_path)
 
 
 class SlowObjective(LineObjective):

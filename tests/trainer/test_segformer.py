@@ -8,7 +8,7 @@ import torch
 from bsdnet.classes import CAMVID_11, CITYSCAPES_19
 from bsdnet.errors import ConfigError, TrainingError
 from trainer.segformer import VARIANTS, SegFormerClassifier, SegFormerSegmenter
-from trainer.teacher import load_teacher
+from trainer.teacher import SegFormerTeacher, load_teacher
 
 pytest.importorskip("transformers")
 
@@ -18,13 +18,13 @@ MILLIONS = (3.8, 13.7, 27.5, 47.3, 64.1, 84.7)
 
 def segmenter(variant: str = "segformer-b0") -> SegFormerSegmenter:
     torch.manual_seed(0)
-    return SegFormerSegmenter(variant, CAMVID_11)
+    return SegFormerSegmenter(variant, CAMVID_11, (96, 128))
 
 
 @pytest.mark.parametrize(("variant", "millions"), [*zip(VARIANTS, MILLIONS, strict=True)])
 def test_each_variant_has_the_papers_parameters(variant: str, millions: float):
     with torch.device("meta"):
-        network = SegFormerSegmenter(variant, CAMVID_11)
+        network = SegFormerSegmenter(variant, CAMVID_11, (96, 128))
     classifier = network.network.decode_head.classifier
     count = sum(parameter.numel() for parameter in network.parameters()) + (150 - 11) * (classifier.in_channels + 1)
     assert count / 1e6 == pytest.approx(millions, abs=0.05)
@@ -45,6 +45,20 @@ def test_what_is_saved_teaches(tmp_path: Path, capfd: pytest.CaptureFixture[str]
     torch.testing.assert_close(teacher(images).logits, network(images))
     assert [path.name for path in tmp_path.iterdir()] == ["best"]
     assert capfd.readouterr().err == ""  # no progress bars between those of the run
+
+
+def test_what_was_trained_here_says_at_which_size(tmp_path: Path):
+    network = segmenter()
+    network.save(tmp_path / "ours")
+    teacher = load_teacher([str(tmp_path / "ours")], CAMVID_11, torch.device("cpu"))
+    assert isinstance(teacher, SegFormerTeacher)
+    assert teacher.train_size == (96, 128)
+    for number, foreign in enumerate((None, "large", [96], [0, 128], [96.5, 128])):
+        network.network.config.bsdnet_train_size = foreign
+        network.save(tmp_path / str(number))
+        other = load_teacher([str(tmp_path / str(number))], CAMVID_11, torch.device("cpu"))
+        assert isinstance(other, SegFormerTeacher)
+        assert other.train_size is None
 
 
 def test_a_teacher_kept_in_half_precision_teaches_in_fp32(tmp_path: Path):
@@ -112,4 +126,4 @@ def test_a_trained_one_is_gone_on_from(tmp_path: Path):
     with pytest.raises(TrainingError, match="another shape than the model"):
         segmenter("segformer-b1").go_on_from(str(tmp_path / "last"))
     with pytest.raises(ConfigError, match="was trained on other classes: sky"):
-        SegFormerSegmenter("segformer-b0", CITYSCAPES_19).go_on_from(str(tmp_path / "last"))
+        SegFormerSegmenter("segformer-b0", CITYSCAPES_19, (96, 128)).go_on_from(str(tmp_path / "last"))

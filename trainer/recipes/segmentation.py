@@ -62,7 +62,10 @@ class SegmentationRecipe(OptimizerRecipe):
     class_balance: float = 0.0  # beyond the paper, off
     """Share of the crops that are drawn to show a class, each class alike, instead of anywhere."""
     hard_pixel_share: float = 1.0  # beyond the paper, off
-    """Share of the valid pixels, those of the largest loss, that the cross-entropy learns from; 1 takes all."""
+    """Share of the valid pixels, those of the largest loss, that the cross-entropy learns from; 1 takes all.
+
+    With several processes or `accumulation` they are the hardest of each part of a step by itself.
+    """
     auxiliary_weight: float = 0.0  # beyond the paper, off
     """Weight of the cross-entropy of an auxiliary head on stage 3, which exists in training only; 0 has none."""
 
