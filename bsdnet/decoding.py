@@ -1,8 +1,12 @@
 """What FFmpeg decodes, as the pictures that everything of bsdnet takes: the same for playing and for training."""
 
+import struct
+from collections.abc import Iterable
 from fractions import Fraction
+from typing import NamedTuple, cast
 
 import numpy as np
+from av.sidedata.sidedata import SideData, Type
 from av.video.frame import VideoFrame
 from av.video.plane import VideoPlane
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
@@ -38,7 +42,7 @@ def decoded_picture(picture: VideoFrame, reformatter: VideoReformatter, square_w
         square_width: of the stream; see `square_width_of`.
     """
     encoding = _encoding(picture)
-    upright = not _quarter_turns(picture) and square_width == 1
+    upright = _placing(picture) is None and square_width == 1
     if encoding is None or not upright or picture.width % 2 or picture.height % 2:
         return Picture(planes=(_to_rgb(picture, reformatter, square_width),))
     if picture.format.name == "nv12":  # as graphics cards decode: the same numbers in another order
@@ -62,7 +66,11 @@ def _to_rgb(picture: VideoFrame, reformatter: VideoReformatter, square_width: Fr
         src_color_range=_range(picture),
         dst_color_range=ColorRange.JPEG,
     ).to_ndarray()
-    return np.ascontiguousarray(np.rot90(rgb, _quarter_turns(picture)), np.uint8)
+    placing = _placing(picture)
+    if placing is not None:
+        rgb = rgb.swapaxes(0, 1) if placing.swapped else rgb
+        rgb = rgb[:: -1 if placing.from_below else 1, :: -1 if placing.from_right else 1]
+    return np.ascontiguousarray(rgb, np.uint8)
 
 
 def square_width_of(stream: VideoStream) -> Fraction:
@@ -76,8 +84,27 @@ def as_fraction(value: Fraction | None) -> Fraction:
     return Fraction(value.numerator, value.denominator) if value else Fraction(0)
 
 
-def _quarter_turns(picture: VideoFrame) -> int:
-    return round(picture.rotation / 90) % 4  # PyAV gives degrees counterclockwise, as rot90 turns
+class _Placing(NamedTuple):
+    """How a picture must be turned or mirrored to be upright: rows and columns are swapped first."""
+
+    swapped: bool
+    from_right: bool
+    from_below: bool
+
+
+def _placing(picture: VideoFrame) -> _Placing | None:
+    """Read the display matrix, at the nearest quarter turn; None for a picture that is upright as it is.
+
+    Column p and row q are shown at x = a p + c q and y = b p + d q, up to a shift (ISO/IEC 14496-12, 8.3.2).
+    """
+    found = cast(Iterable[SideData], picture.side_data)  # PyAV's stubs take it for a mapping by name
+    matrix = next((bytes(side) for side in found if side.type is Type.DISPLAYMATRIX), None)
+    if matrix is None:
+        return None
+    a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    placing = _Placing(swapped, (c if swapped else a) < 0, (b if swapped else d) < 0)
+    return placing if any(placing) else None
 
 
 def _encoding(picture: VideoFrame) -> YuvEncoding | None:

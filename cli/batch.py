@@ -1,5 +1,6 @@
 """Several sources into a folder: `bsdnet-run clips/*.mp4 -o out/`."""
 
+import glob
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,7 +190,7 @@ def _output_name(source: str, journal: Journal, taken: dict[str, str]) -> str:
     if key in journal.entries:
         return journal.entries[key].output
     path = Path(key)
-    while "*" in path.name or "?" in path.name or "[" in path.name:  # a pattern of images is called like its folder
+    while not path.exists() and glob.has_magic(path.name):  # a pattern of images is called like its folder
         path = path.parent
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ".mp4"
     parts = [path.stem if path.is_file() else path.name or "images", *(parent.name for parent in path.parents)]

@@ -70,8 +70,11 @@ class Journal:
 
     def add(self, entry: Entry) -> None:
         """Write an entry down, so that it survives a loss of power."""
-        with (self._folder / NAME).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        with (self._folder / NAME).open("ab+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(end - 1, 0))
+            torn = b"" if file.read(1) in (b"", b"\n") else b"\n"  # a killed run, or a full disk, left half a line
+            file.write(torn + json.dumps(asdict(entry)).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._note(entry)

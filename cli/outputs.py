@@ -50,6 +50,8 @@ def written(
         if isinstance(sink, SegmentSink) and sink.written:
             first, *_, last = [sink.written[0], *sink.written]
             names["output"] = f"{first} to {last.name}, {len(sink.written)} files" if first != last else first
+        if isinstance(sink, SegmentSink) and sink.left_over is not None:
+            names["partial"] = sink.left_over
     for name in ("output", "record"):
         if options[name] is None or name in names:
             continue

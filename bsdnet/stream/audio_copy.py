@@ -14,7 +14,8 @@ from av.container import InputContainer, OutputContainer
 from av.packet import Packet
 from av.stream import Stream
 
-from bsdnet.stream.demux import iter_packets
+from bsdnet.stream.continuity import Continuity
+from bsdnet.stream.demux import is_cover, iter_packets
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,8 @@ _MAX_INTERLEAVE_S = 1  # files keep sounds that belong together closer than this
 class AudioCopy:
     """Copies the audio packets of a file into an output, as far as its pictures have come, or several, one by one.
 
-    The file's video packets are read over, only to learn whether it has later pictures than those that were written.
+    The file's video packets are read over, only to learn whether it has later pictures than those that were written,
+    and where its timestamps jump. All times are those of the file as they would have gone on without jumps.
 
     Args:
         path: the file with the sound.
@@ -41,6 +43,7 @@ class AudioCopy:
         self._last_dts: dict[int, int] = {}
         self._lost_codecs: set[str] = set()
         self._packets: Iterator[Packet[Stream]] | None = None
+        self._left_out = 0
         self._ahead: deque[Packet[Stream]] = deque()  # read, but not due yet
         self._latest_video = Fraction(-1)
         self._origin = Fraction(0)
@@ -71,10 +74,10 @@ class AudioCopy:
             return
         self._from_start = from_start
         self._packets = iter(())
-        videos = self._container.streams.video[:1]
+        videos = [stream for stream in self._container.streams.video if not is_cover(stream)][:1]
         audio = [stream for stream in self._container.streams.audio if stream.index in self._targets]
         if audio:
-            self._packets = iter_packets(self._container, [*audio, *videos])
+            self._packets = _continuous(iter_packets(self._container, [*audio, *videos]))
 
     def copy_until(self, output: OutputContainer, time: Fraction) -> None:
         """Copy the packets that begin before a time of the file, in seconds."""
@@ -103,14 +106,17 @@ class AudioCopy:
             end: where to cut, in seconds of the file.
         """
         self.copy_until(output, end)
-        while self._latest_video <= last and (packet := self._next_audio()) is not None:
+        latest = last + (end - last) / 2  # a picture of before may have been moved by less
+        while self._latest_video <= latest and (packet := self._next_audio()) is not None:
             self._ahead.append(packet)
-        while self._latest_video <= last and self._ahead:
+        while self._latest_video <= latest and self._ahead:
             self._mux(output, self._ahead.popleft())
 
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+        if self._left_out:
+            logger.warning("%s: %d packets of sound that go back in time are left out", self._name, self._left_out)
 
     def _peek(self) -> "Packet[Stream] | None":
         if not self._ahead and (packet := self._next_audio()) is not None:
@@ -141,7 +147,8 @@ class AudioCopy:
         shift = round(self._origin / time_base)
         if packet.dts is not None:
             if packet.dts <= self._last_dts.get(index, packet.dts - 1):
-                return  # of a damaged file: muxers refuse packets that go back in time
+                self._left_out += 1  # muxers refuse packets that go back in time
+                return
             self._last_dts[index] = packet.dts
             packet.dts -= shift
         if packet.pts is not None:
@@ -150,6 +157,30 @@ class AudioCopy:
             filtered.time_base = time_base
             filtered.stream = self._targets[index]
             output.mux(filtered)
+
+
+def _continuous(packets: "Iterator[Packet[Stream]]") -> "Iterator[Packet[Stream]]":
+    """Move packets to where they would be if the file's timestamps did not jump; sound goes where its pictures go."""
+    lines: dict[int, Continuity[Packet[Stream]]] = {}
+    video: Continuity[Packet[Stream]] = Continuity()
+    for packet in packets:
+        line = video if packet.stream.type == "video" else lines.setdefault(packet.stream_index, Continuity())
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        if ticks is None:
+            yield packet
+            continue
+        placed = line.place(packet, ticks * packet.time_base, (packet.duration or 0) * packet.time_base)
+        yield from (_moved(*each) for each in placed)
+        line.follow(video)
+    for line in (video, *lines.values()):
+        yield from (_moved(*each) for each in line.rest())
+
+
+def _moved(packet: "Packet[Stream]", shift: Fraction) -> "Packet[Stream]":
+    ticks = round(shift / packet.time_base)
+    packet.dts = None if packet.dts is None else packet.dts + ticks
+    packet.pts = None if packet.pts is None else packet.pts + ticks
+    return packet
 
 
 def _begin(packet: "Packet[Stream]") -> Fraction:

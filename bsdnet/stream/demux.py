@@ -5,9 +5,14 @@ from collections.abc import Iterator, Sequence
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Stream
+from av.stream import Disposition, Stream
 
 _MAX_FAILURES_IN_A_ROW = 100  # a file that is damaged goes on sooner; one that is gone never does
+
+
+def is_cover(stream: Stream) -> bool:
+    """Tell whether a stream holds no video, but the cover picture of a music file."""
+    return stream.type == "video" and bool(stream.disposition & Disposition.attached_pic)
 
 
 def iter_packets(container: InputContainer, streams: Sequence[Stream]) -> Iterator["Packet[Stream]"]:

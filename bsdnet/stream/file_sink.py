@@ -85,8 +85,9 @@ class FileSink(VideoSink):
             self._timeline = Timeline(self._info, result.frame)
             self.encoder = self._file.choose_encoder(self._settings, rendered, self._timeline)
             self._file.start(rendered, self._timeline, self.encoder, self._audio)
-        self._file.write(rendered, self._timeline.place(result.frame.pts))
-        self._last = result.frame.pts * self._info.time_base
+        pts = self._timeline.place(result.frame.pts)
+        self._file.write(rendered, pts)
+        self._last = self._timeline.source_time(pts)
 
     def finish(self) -> None:
         """Close the file and give it its name."""

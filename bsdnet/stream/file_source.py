@@ -13,7 +13,7 @@ from typing import get_args
 import av
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Disposition, Stream
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
@@ -21,7 +21,8 @@ from av.video.stream import VideoStream
 from bsdnet.decoding import as_fraction, decoded_picture, square_width_of
 from bsdnet.errors import ConfigError, SourceError
 from bsdnet.picture import Picture
-from bsdnet.stream.demux import iter_packets
+from bsdnet.stream.continuity import LONGEST_STEP_S, RESET_S
+from bsdnet.stream.demux import is_cover, iter_packets
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.hardware_decoding import (
     HardwareDecoding,
@@ -108,7 +109,7 @@ class FileSource(VideoSource):
             if picture is None:
                 self._count_missing()
                 return None
-            index, pts = self._index, self._pts_of(picture)
+            index, pts = self._index, self._mended(self._pts_of(picture))
             self._index, self._last_pts = index + 1, pts
             if not self._sought:
                 self._losses.give(pts * self._time_base)
@@ -310,7 +311,25 @@ class FileSource(VideoSource):
             return picture.pts
         if self._last_pts is None:
             return self._start_pts
-        return self._last_pts + max(round(1 / (Fraction(self._fps) * self._time_base)), 1)
+        return self._last_pts + self._step
+
+    def _mended(self, pts: int) -> int:
+        """Give a picture's timestamp; one frame after the last, if it alone is far from those around it."""
+        last = self._last_pts
+        if last is None or -RESET_S <= (pts - last) * self._time_base <= LONGEST_STEP_S:
+            return pts
+        following = self._next_picture()
+        if following is None:
+            return last + self._step if pts > last else pts
+        self._ahead.insert(0, following)
+        if following.pts is not None and 0 < (following.pts - last) * self._time_base <= LONGEST_STEP_S:
+            return min(last + self._step, following.pts - 1)
+        return pts
+
+    @property
+    def _step(self) -> int:
+        """From one picture to the next, in units of the time base."""
+        return max(round(1 / (Fraction(self._fps) * self._time_base)), 1)
 
     def _take(self, picture: VideoFrame) -> Picture:
         return decoded_picture(picture, self._reformatter, self._square_width)
@@ -336,7 +355,7 @@ def _open(path: Path) -> InputContainer:
 
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:  # a music file's cover
+        if not is_cover(stream):
             if stream.codec_context is None:
                 raise SourceError(f"{path} holds video in a format for which there is no decoder")
             return stream

@@ -84,7 +84,7 @@ class Flow:
         recorder: is told of frames that are read, dropped and skipped.
         capacity: frames that may wait before inference, and results before each sink that is not live.
         max_frames: frames to give to the segmenter in all; infinite for no limit.
-        max_time_s: time of a frame, in seconds, that is taken for the source's end; infinite for no limit.
+        max_time_s: seconds after the first frame that are taken for the source's end; infinite for no limit.
         keep_open: pause at the source's end instead of finishing.
         pacer: when frames are due; None for as soon as possible.
     """
@@ -110,6 +110,7 @@ class Flow:
         self._capacity = capacity
         self._remaining = max_frames
         self._max_time_s = max_time_s
+        self._first_time_s: float | None = None
         self._keep_open = keep_open
         self._pacer = pacer
 
@@ -235,7 +236,9 @@ class Flow:
         with self._lock:
             if self.ending is not None or epoch != self._epoch:
                 return
-            if frame is None or frame.time_s >= self._max_time_s:
+            if frame is not None and self._first_time_s is None:
+                self._first_time_s = frame.time_s
+            if frame is None or frame.time_s - (self._first_time_s or 0.0) >= self._max_time_s:
                 self._source_ended = True
             else:
                 self._recorder.frame_read(decode_s)

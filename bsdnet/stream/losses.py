@@ -2,10 +2,11 @@
 
 from fractions import Fraction
 
+from bsdnet.stream.continuity import LONGEST_STEP_S
+
 _WHOLE_SHARE = 0.9  # of the steps from frame to frame that are whole frames long, or the rate is not constant
 _SINGLE_SHARE = 0.5  # of the steps that are one frame long
 _TOLERANCE = 0.25  # of a frame: some containers round times to milliseconds
-_LONGEST_STEP_S = 60  # a longer one is a damaged timestamp
 
 
 class Losses:
@@ -58,7 +59,7 @@ class Losses:
             self._steps += 1
             self._single += abs(frames - 1) <= _TOLERANCE
             self._whole += abs(frames - max(round(frames), 1)) <= _TOLERANCE
-            if round(frames) > 1 and time_s - self._last_s <= _LONGEST_STEP_S:
+            if round(frames) > 1 and time_s - self._last_s <= LONGEST_STEP_S:
                 self._skipped += round(frames) - 1
                 self._gap_from_s = self._last_s
             self._last_s = time_s

@@ -49,7 +49,7 @@ class StreamPipeline:
             grow old behind it.
         queue_frames: frames that may wait before inference, and results before each sink that is not live.
         max_frames: end after so many frames; None for all.
-        max_time_s: end before the first frame of this or a later time, in seconds from the start; None for all.
+        max_time_s: end before the frame that comes so many seconds or more after the first one; None for all.
         keep_open: at the source's end pause, so that `seek` still works, instead of finishing.
         realtime: play a file by its timestamps rather than as fast as possible; late frames are shown late, not left
             out.

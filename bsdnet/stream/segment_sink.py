@@ -61,6 +61,8 @@ class SegmentSink(VideoSink):
         self.name = self._path.name
         self.written: list[Path] = []
         """The finished files, also those that were deleted since."""
+        self.left_over: Path | None = None
+        """What an aborted run has left unfinished."""
         self.encoder: Encoder | None = None
         """What was chosen, once a frame was written."""
         self._settings = encoder or EncoderSettings()
@@ -104,7 +106,7 @@ class SegmentSink(VideoSink):
         if self._file is None:
             self._file = self._begin(self._timeline, rendered, pts)
         self._file.write(rendered, pts - self._zero)
-        self._last = result.frame.pts * self._info.time_base
+        self._last = self._timeline.source_time(pts)
 
     def finish(self) -> None:
         """Finish the last file."""
@@ -124,6 +126,7 @@ class SegmentSink(VideoSink):
                 with contextlib.suppress(SinkError):
                     self._file.end(self._timeline.end - self._zero, last=self._last)
             self._file.close_early()
+            self.left_over = self._file.part.path if self._file.part.path.exists() else None
             self._file = None
         with contextlib.suppress(SinkError):
             self._await_closing()

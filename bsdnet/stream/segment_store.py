@@ -95,7 +95,7 @@ class SegmentStore:
 
 def _is_segment(file: Path) -> bool:
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file.absolute())) as container:  # FFmpeg takes what stands before a colon for a protocol
             tags = {name.lower(): value for name, value in container.metadata.items()}
     except (av.FFmpegError, OSError):
         return False

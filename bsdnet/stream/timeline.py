@@ -1,15 +1,18 @@
 """Timestamps for an output, made of those of a source."""
 
+import logging
 from fractions import Fraction
 
+from bsdnet.stream.continuity import MAX_GAP_S, RESET_S
 from bsdnet.stream.frame import Frame, StreamInfo
 
 _FALLBACK_FPS = 25.0
-_RESET_S = 1.0  # timestamps that go back by more than this begin anew; by less, they are just untidy
+
+logger = logging.getLogger(__name__)
 
 
 class Timeline:
-    """Moves a source's timestamps to begin at the output's zero, and mends them where they go back.
+    """Moves a source's timestamps to begin at the output's zero, and mends them where they jump.
 
     Args:
         info: the stream.
@@ -27,14 +30,18 @@ class Timeline:
         self._origin = first.pts - (round(first.time_s / info.time_base) if self.from_start else 0)
         self._shift = -self._origin
         self._step = max(int(1 / self.fps / info.time_base), 1)
-        self._reset = int(_RESET_S / info.time_base)
+        self._name = info.name
+        self._reset, self._max_gap = (int(limit_s / info.time_base) for limit_s in (RESET_S, MAX_GAP_S))
         self._last: int | None = None
 
     def place(self, pts: int) -> int:
         """Give the timestamp in the output for the next frame, always greater than the last one."""
         placed = pts + self._shift
-        if self._last is not None and placed <= self._last:
-            if self._last - placed > self._reset:
+        if self._last is not None and not self._last < placed <= self._last + self._max_gap:
+            if placed > self._last:
+                hours = float((placed - self._last) * self.time_base / 3600)
+                logger.warning("%s: a gap of %.1f hours between two pictures is closed", self._name, hours)
+            if abs(placed - self._last) > self._reset:
                 self._shift += self._last + self._step - placed
                 placed = self._last + self._step
             else:
@@ -48,5 +55,8 @@ class Timeline:
         return (self._last or 0) + self._step
 
     def source_time(self, placed: int) -> Fraction:
-        """When something happens in the source, in seconds, that happens at a timestamp in the output."""
+        """When something happens in the source, in seconds, that happens at a timestamp in the output.
+
+        Where the source's timestamps jumped, they are meant as they would have gone on.
+        """
         return (placed + self._origin) * self.time_base

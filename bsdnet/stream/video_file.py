@@ -173,10 +173,10 @@ class VideoFile:
             yield
         except (av.FFmpegError, OSError) as error:
             self.release()
-            kept = ""
-            if self.num_written and self.part.path.exists():
-                kept = f"; what was written is in {self.part.path}"
-            raise SinkError(f"{self.path} cannot be written: {error.strerror}{kept}") from error
-        except SinkError:
+            raise SinkError(f"{self.path} cannot be written: {error.strerror}{self._kept()}") from error
+        except SinkError as error:
             self.release()
-            raise
+            raise SinkError(f"{error}{self._kept()}") from error
+
+    def _kept(self) -> str:
+        return f"; what was written is in {self.part.path}" if self.num_written and self.part.path.exists() else ""

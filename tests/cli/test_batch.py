@@ -134,6 +134,14 @@ class TestDoneBefore:
             file.write('{"source": "/x')
         assert not self.is_redone()
 
+    def test_what_is_finished_after_such_a_line_is_known_as_well(self) -> None:
+        with Path("out", NAME).open("a") as file:
+            file.write('{"source": "/x')
+        assert self.run("b.mkv", "-o", "out/").exit_code == 0
+        before = Path("out/b.mkv").stat().st_mtime_ns
+        assert self.run("a.mp4", "b.mkv", "-o", "out/").exit_code == 0
+        assert Path("out/b.mkv").stat().st_mtime_ns == before
+
     def test_a_source_of_the_same_name_gets_another(self) -> None:
         assert self.run("sub/a.mp4", "-o", "out/").exit_code == 0
         assert outputs() == {"a.mp4", "sub-a.mp4"}
@@ -185,6 +193,16 @@ def test_pictures_below_a_pattern_are_part_of_its_stamp(run: Run, clips: Path):
 def test_masks_go_into_folders_of_their_own(run: Run, clips: Path):
     assert run("a.mp4", "b.mkv", "-o", "out/", "--masks", "masks").exit_code == 0
     assert {path.name: len(list(path.iterdir())) for path in Path("masks").iterdir()} == {"a": 5, "b": 3}
+
+
+def test_names_that_look_like_patterns_are_names(run: Run, clips: Path):
+    for name in ("a [x1].mp4", "what?.mkv", "star*.mp4"):
+        shutil.copy("a.mp4" if name.endswith("mp4") else "b.mkv", name)
+    Path("f[1]").mkdir()
+    shutil.copy("a.mp4", "f[1]/in.mp4")
+    result = run("a [x1].mp4", "what?.mkv", "star*.mp4", "f[1]/in.mp4", "-o", "out/")
+    assert result.exit_code == 0, result.stderr
+    assert outputs() == {"a [x1].mp4", "what?.mkv", "star*.mp4", "in.mp4"}
 
 
 def test_names_differ_in_more_than_the_suffix_so_that_masks_do(run: Run, clips: Path):

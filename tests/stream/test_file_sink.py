@@ -385,3 +385,15 @@ def test_a_real_clip_keeps_frames_times_and_sound(
             source.seek(time_s)
             written.seek(time_s + 0.001)  # Matroska rounds times to milliseconds
             assert np.abs(source.read().rgb.astype(int) - written.read().rgb).mean() < 4
+
+
+def test_a_name_that_was_taken_meanwhile_leaves_a_whole_video_beside_it(tmp_path: Path) -> None:
+    sink = FileSink(tmp_path / "out.mp4")
+    sink.open(INFO)
+    for index in range(5):
+        sink.write(result(index))
+    (tmp_path / "out.mp4").write_bytes(b"somebody else's")
+    with pytest.raises(SinkError, match=r"exists already.*; what was written is in \S*out\.mp4\.part$"):
+        sink.finish()
+    assert (tmp_path / "out.mp4").read_bytes() == b"somebody else's"
+    assert len(decoded_times(tmp_path / "out.mp4.part")) == 5

@@ -1,7 +1,8 @@
 import os
+import struct
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -51,6 +52,32 @@ class TestFileSource:
         with FileSource(clip) as source:
             assert source.info.size == SIZE
             assert np.abs(source.read().rgb.astype(int) - upright).mean() < 4
+
+    @pytest.mark.parametrize(
+        ("matrix", "shown"),
+        [
+            ((-1, 0, 0, 1), lambda stored: stored[:, ::-1]),
+            ((1, 0, 0, -1), lambda stored: stored[::-1]),
+            ((0, 1, 1, 0), lambda stored: stored.swapaxes(0, 1)),
+            ((0, -1, -1, 0), lambda stored: stored[::-1, ::-1].swapaxes(0, 1)),
+        ],
+    )
+    def test_a_mirrored_video_is_shown_as_players_do(
+        self, tmp_path: Path, matrix: tuple[int, ...], shown: Callable[[np.ndarray], np.ndarray]
+    ) -> None:
+        stored = np.zeros((*SIZE, 3), np.uint8)
+        stored[:24, :32] = 255
+        stored[24:, 48:] = 128
+        clip = write_clip(tmp_path / "selfie.mp4", [stored] * 3, options={"crf": "5"})
+        content = bytearray(clip.read_bytes())
+        place = content.index(b"tkhd") + 44  # ISO/IEC 14496-12, 8.3.2
+        a, b, c, d = (value << 16 for value in matrix)
+        content[place : place + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+        clip.write_bytes(content)
+        expected = shown(stored)
+        with FileSource(clip) as source:
+            assert source.info.size == expected.shape[:2]
+            assert np.abs(source.read().rgb.astype(int) - expected).mean() < 4
 
     @pytest.mark.parametrize(
         ("matrix", "tags", "height"),

@@ -129,12 +129,36 @@ class TestNumbers:
         assert record(tmp_path, 3).written == [tmp_path / "out-1000001.mp4"]
 
 
+def test_what_an_aborted_run_has_left_is_named(tmp_path: Path) -> None:
+    sink = SegmentSink(tmp_path / "out.mp4", segment_s=1)
+    sink.open(INFO)
+    for index in range(30):
+        sink.write(result(index, numbered(index % 28)))
+    assert sink.left_over is None
+    sink.abort()
+    assert [path.name for path in sink.written] == ["out-000001.mp4"]
+    assert sink.left_over == tmp_path / "out-000002.mp4.part"
+    assert sink.left_over.exists()
+
+
 class TestBudget:
     def test_the_oldest_go_so_that_one_more_fits(self, tmp_path: Path) -> None:
         size = record(tmp_path, 25).written[0].stat().st_size
         sink = record(tmp_path, 250, budget_bytes=int(size * 4.5))
         assert len(sink.written) == 10
         assert names(tmp_path) == [f"out-{number:06d}.mp4" for number in (9, 10, 11)]
+
+    def test_a_name_with_a_colon_is_no_protocol(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        sink = SegmentSink("drive-12:30.mp4", segment_s=1, budget_bytes=1)
+        sink.open(INFO)
+        for index in range(75):
+            sink.write(result(index, numbered(index % 28)))
+        sink.finish()
+        assert [path.name for path in tmp_path.iterdir()] == ["drive-12:30-000003.mp4"]
+        assert "none of ours" not in caplog.text
 
     def test_the_newest_stays_even_if_it_is_too_large(self, tmp_path: Path) -> None:
         record(tmp_path, 75, budget_bytes=1)
