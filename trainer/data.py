@@ -66,6 +66,10 @@ class Recordings(LabelledImages, Protocol):
         """The recordings, sorted; empty where pictures stand alone."""
         ...
 
+    def group(self, index: int) -> str:
+        """Give the recording that a picture comes from, of `groups`; empty where there are none."""
+        ...
+
 
 def open_split(
     name: str, root: Path | None, split: str, *, only: Sequence[str] | None = None, without: Sequence[str] = ()

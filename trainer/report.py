@@ -15,6 +15,7 @@ from bsdnet.errors import ConfigError, SinkError
 from bsdnet.metrics import ConfusionMatrix
 from trainer.data import open_split
 from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
+from trainer.datasets.combining import Part
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
 from trainer.distributed import Processes
@@ -111,8 +112,12 @@ def evaluate_weights(
     if predictions is not None:
         _make_predictions_folder(predictions, dataset)
     by_group = {}
-    for group in dataset.groups if len(dataset.groups) > 1 else [""]:
-        part = open_split(name, root, split, only=[group]) if group else dataset
+    has_groups = len(dataset.groups) > 1
+    members: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        members.setdefault(dataset.group(index) if has_groups else "", []).append(index)
+    for group, indices in sorted(members.items()):
+        part = Part(dataset, indices)
         by_group[group] = evaluate(
             opened.network,
             part,

@@ -26,6 +26,7 @@ def test_an_evaluation_of_two_drives_counts_all_their_pixels(street_camvid: Path
     assert (report["miou"], report["pixel_accuracy"]) == (matrix.mean_iou, matrix.pixel_accuracy)
     assert list(report["miou_by_recording"]) == ["A", "B"]
     assert len({report["miou"], *report["miou_by_recording"].values()}) == 3
+    assert result.stderr.count("an excerpt, or not all was unpacked") == 1  # the folder is looked at once
 
 
 def test_evaluation_as_a_table_and_as_json(street_camvid: Path, trained: Path):

@@ -70,6 +70,11 @@ class DemoStreet:
         """The streets."""
         return [f"street-{scene.seed}" for scene in self._scenes]
 
+    def group(self, index: int) -> str:
+        """Give the street."""
+        scene, _ = self._locate(index)
+        return f"street-{scene.seed}"
+
     def _locate(self, index: int) -> tuple[DemoScene, int]:
         street, frame = divmod(checked_index(index, len(self)), _FRAMES_PER_STREET)
         return self._scenes[street], frame

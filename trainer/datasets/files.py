@@ -100,6 +100,10 @@ class LabelledFiles:
         """The recordings that the pictures come from, sorted; empty where the data set consists of single pictures."""
         return sorted({self._group_of(pair.name) for pair in self._pairs} - {""})
 
+    def group(self, index: int) -> str:
+        """Give the recording that a picture comes from, of `groups`; empty where there are none."""
+        return self._group_of(self.name(index))
+
     def _pairs_of(self, root: Path, part: str) -> list[Pair]:
         """Find the pairs of a part of the data set, at least one."""
         raise NotImplementedError
