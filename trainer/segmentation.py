@@ -111,14 +111,8 @@ class SegmentationTask:
         numbers |= {} if data.unlabelled is None else {"unlabelled_images": len(data.unlabelled)}
         # The same folder written in another way is the same teacher.
         teachers = {"teachers": [os.path.normpath(name) for name in recipe.teachers]}
-        self.description = recipe_as_dict(recipe) | teachers | dict(data.description) | numbers
-        self.description["ofa_class_weights"] = recipe.ofa_class_weights or None  # older states do not know it
+        self.description = dict(data.description) | numbers | recipe_as_dict(recipe) | teachers
         self._keeps_clear = teacher is not None and recipe.degradation > 0
-        if self._keeps_clear:
-            self.description["teacher_sees"] = "clear"  # runs of before, whose teacher saw bad crops, do not go on
-        for name, pictures in (("unlabelled_share", data.unlabelled), ("further_share", data.further)):
-            if pictures is None:
-                del self.description[name]  # it says nothing, and older states of runs do not know it
         self.iterations = iterations_of(recipe, len(data.train))
         self._trainee, self._data, self._device = trainee, data, device
         self._processes, self._workers = processes, workers

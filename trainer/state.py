@@ -100,7 +100,7 @@ def load_state(folder: Path, parts: Mapping[str, Stateful | None], description: 
         return Progress(
             iteration=content["iteration"],
             best_score=content["best_score"],
-            evaluated_at=content.get("evaluated_at", 0),  # older states lack it: one evaluation is made again at most
+            evaluated_at=content["evaluated_at"],
         )
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:300]

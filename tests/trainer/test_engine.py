@@ -185,15 +185,6 @@ def test_an_evaluation_that_was_killed_is_made_on_resuming(
     assert ("best.safetensors", resumed.steps) in resumed.seen
 
 
-def test_a_state_that_does_not_say_when_it_was_evaluated_resumes(tmp_path: Path):
-    task, resumed = Line(), Line()
-    run(task, tmp_path, should_stop=lambda: task.steps == 6)
-    content = torch.load(tmp_path / "state.pt", weights_only=True)
-    del content["evaluated_at"]
-    torch.save(content, tmp_path / "state.pt")
-    assert run(resumed, tmp_path, resume=True) == Progress(iteration=10, best_score=0.5, evaluated_at=10)
-
-
 def test_what_was_evaluated_is_not_evaluated_again(tmp_path: Path):
     task, resumed = Line(), Line()
     run(task, tmp_path, should_stop=lambda: task.steps == 4)
