@@ -135,6 +135,3 @@ ADE20K_150 = ClassSet(
     ),
 )  # fmt: skip
 """The 150 classes of the scene parsing benchmark on ADE20K (its labels less 1), with the benchmark's colours."""
-
-CLASS_SETS = {class_set.name: class_set for class_set in (CITYSCAPES_19, CAMVID_11, ADE20K_150)}
-"""The class sets that bsdnet knows, by name."""

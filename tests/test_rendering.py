@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bsdnet.classes import CAMVID_11, CITYSCAPES_19, ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.picture import Picture, YuvEncoding
-from bsdnet.rendering import Corner, Renderer, RenderStyle, View, draw_hud, mask_to_rgb
+from bsdnet.rendering import Corner, Renderer, RenderStyle, View, draw_hud
 from bsdnet.rendering.panels import legend_panel
 from bsdnet.rendering.renderer import DIMMED
 
@@ -261,12 +261,6 @@ def test_hud_draws_nothing_without_words_or_room() -> None:
         assert (picture == 77).all()
 
 
-def test_mask_to_rgb_colours_classes_and_blackens_the_rest() -> None:
-    labels = np.array([[0, 10], [11, 255]], np.uint8)
-    expected = [[CAMVID_11.colors[0], CAMVID_11.colors[10]], [(0, 0, 0), (0, 0, 0)]]
-    np.testing.assert_array_equal(mask_to_rgb(labels, CAMVID_11), np.array(expected, np.uint8))
-
-
 @pytest.mark.parametrize("alpha", [-0.01, 1.01, float("nan")])
 def test_alpha_beyond_0_to_1_is_refused(alpha: float) -> None:
     with pytest.raises(ConfigError, match="alpha"):
@@ -298,8 +292,6 @@ def test_wrong_shapes_and_types_are_refused(rgb: Image, labels: Image) -> None:
         Renderer(CAMVID_11).render(rgb, labels)
 
 
-def test_wrong_pictures_and_label_maps_are_refused() -> None:
+def test_wrong_pictures_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"\(H, W, 3\) RGB"):
         draw_hud(np.zeros((4, 6), np.uint8), HUD)
-    with pytest.raises(ConfigError, match="label map"):
-        mask_to_rgb(np.zeros((4, 6), np.int64), CAMVID_11)

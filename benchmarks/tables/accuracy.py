@@ -38,6 +38,11 @@ def by_class(*splits: dict[str, Any]) -> str:
     return table(["class", *header], rows)
 
 
+def multi_scale(report: dict[str, Any]) -> str:
+    """MIoU on test of several looks at each picture."""
+    return percent(report["miou"])
+
+
 def drive(name: str, report: dict[str, Any]) -> str:
     """MIoU on one drive of a split."""
     return f"{name} {percent(report['miou_by_recording'][name])}"

@@ -37,6 +37,7 @@ BLOCKS = {
     "miou": Block(accuracy.miou, _SPLITS),
     "miou-b": Block(accuracy.miou, _SPLITS_B),
     "by-class": Block(accuracy.by_class, (*_SPLITS, *_SPLITS_B, *_SPLITS_TEACHER)),
+    "multi-scale": Block(accuracy.multi_scale, ("camvid-s-multi-scale.test.json",)),
     "drive-0001TP": Block(partial(accuracy.drive, "0001TP"), ("camvid-s.test.json",)),
     "drive-Seq05VD": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-s.test.json",)),
     "drive-0001TP-b": Block(partial(accuracy.drive, "0001TP"), ("camvid-b.test.json",)),

@@ -253,17 +253,6 @@ class Renderer:
         return legend_panel(self.classes, tuple(shown), (labels.shape[0], labels.shape[1]))
 
 
-def mask_to_rgb(labels: NDArray[np.uint8], classes: ClassSet) -> NDArray[np.uint8]:
-    """Colour a label map: `(H, W)` uint8 class indices to `(H, W, 3)` uint8 RGB; indices beyond the set are black.
-
-    Raises:
-        ConfigError: `labels` is no `(H, W)` uint8 array.
-    """
-    if labels.ndim != 2 or labels.size == 0 or labels.dtype != np.uint8:
-        raise ConfigError(f"a label map must be (H, W) uint8, got {labels.shape} {labels.dtype}")
-    return np.asarray(cv2.applyColorMap(np.ascontiguousarray(labels), _color_map(classes)), np.uint8)
-
-
 def _color_map(classes: ClassSet) -> NDArray[np.uint8]:
     """The palette for all 256 labels as OpenCV wants it, `(256, 1, 3)`; black where there is no class."""
     table = np.zeros((256, 1, 3), np.uint8)

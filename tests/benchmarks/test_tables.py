@@ -45,6 +45,7 @@ def test_every_document_agrees_with_the_results():
     [
         ("camvid-s.val", "s"), ("camvid-s.test", "s"), ("size-accuracy", "s"), ("precision-cpu", "s"),
         ("temporal-consistency", "s"), ("adaptation", "s"), ("adaptation-ensemble", "s"),
+        ("camvid-s-multi-scale.test", "s"),
         ("camvid-b.val", "b"), ("camvid-b.test", "b"),
     ],
 )  # fmt: skip
