@@ -27,8 +27,7 @@ from bsdnet.runtime.smoothing import Turn
 MAX_PENDING = 4
 """Frames that a runner holds at most: two at work, one waiting for them, one being fetched."""
 
-
-_running: "weakref.WeakSet[CpuRunner]" = weakref.WeakSet()
+_running: "weakref.WeakSet[CpuRunner]" = weakref.WeakSet()  # those that may have changed PyTorch's number of threads
 _running_lock = threading.Lock()
 
 
@@ -73,9 +72,9 @@ class CpuRunner:
         self._upsampler: LabelUpsampler | None = None
         with _running_lock:
             self._threads = _all_threads()
+            # Compiled code is not known to bear two callers at once.
+            self._workers = 2 if self._threads > 1 and network.backend == "eager" else 1
             _running.add(self)
-        # Compiled code is not known to bear two callers at once.
-        self._workers = 2 if self._threads > 1 and network.backend == "eager" else 1
         self._slots = threading.BoundedSemaphore(MAX_PENDING)
         self._lock = threading.Lock()
         self._under_way: deque[tuple[Future[Prediction], Future[Prediction]]] = deque()  # the worker's, the caller's
