@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QTimer
+from PySide6.QtCore import QEvent, QObject, QTimer
 from PySide6.QtGui import QAccessible, QAccessibleEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
 
@@ -12,10 +12,16 @@ _SHOWN_MS = 12_000
 
 
 class Banner(QFrame):
-    """Shows one message at a time, the newest; it goes by itself unless it is to stay."""
+    """Shows one message at a time, the newest; it goes by itself unless it is to stay.
+
+    Args:
+        parent: what it lies over; it follows its size.
+    """
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
+        parent.installEventFilter(self)
+        self._number = 0  # of the newest message
         self.setObjectName("banner")
         self.label = QLabel()
         self.label.setWordWrap(True)
@@ -35,16 +41,19 @@ class Banner(QFrame):
         self._timer.timeout.connect(self.hide)
         self.hide()
 
-    def say(self, words: str, *, stays: bool = False, action: tuple[str, Callable[[], None]] | None = None) -> None:
+    def say(self, words: str, *, stays: bool = False, action: tuple[str, Callable[[], None]] | None = None) -> int:
         """Show a message.
 
         Args:
             words: the message.
             stays: until it is dismissed or another one comes.
             action: words of a button and what it does.
+
+        Returns:
+            The message's number, for `change` and `withdraw`.
         """
-        self.label.setText(words)
-        self.setAccessibleName(words)
+        self._number += 1
+        self._set_words(words)
         self.button.setVisible(action is not None)
         if action is not None:
             self.button.setText(action[0])
@@ -56,6 +65,27 @@ class Banner(QFrame):
         self.place()
         self.raise_()
         QAccessible.updateAccessibility(QAccessibleEvent(self, QAccessible.Event.Alert))  # have it read out
+        return self._number
+
+    def change(self, number: int, words: str) -> None:
+        """Give a message other words, which are not read out; nothing happens if it is not shown any more."""
+        if number == self._number and self.isVisible():
+            self._set_words(words)
+
+    def withdraw(self, number: int) -> None:
+        """Take a message away, unless another one has come."""
+        if number == self._number:
+            self.hide()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Keep its place when what is beneath changes its size."""
+        if event.type() is QEvent.Type.Resize:
+            self.place()
+        return super().eventFilter(watched, event)
+
+    def _set_words(self, words: str) -> None:
+        self.label.setText(words)
+        self.setAccessibleName(words)
 
     def place(self) -> None:
         """Lie over the upper edge of what is beneath."""

@@ -135,7 +135,9 @@ class _ClassDelegate(QStyledItemDelegate):
         drawn = index.data(Qt.ItemDataRole.CheckStateRole) == Qt.CheckState.Checked
         color = index.data(Qt.ItemDataRole.DecorationRole)
         box = QRectF(rect.left() + unit, rect.center().y() - unit * 0.75, unit * 1.5, unit * 1.5)
-        _paint_box(painter, box, color, drawn)
+        on_light = palette.color(QPalette.ColorRole.Base).lightnessF() > 0.5
+        edge = color.darker(150) if on_light else color.lighter(135)
+        _paint_box(painter, box, color, edge, drawn)
         words = palette.color(QPalette.ColorRole.Text if drawn else QPalette.ColorRole.Mid)
         painter.setPen(words)
         share = index.data(_SHARE)
@@ -149,7 +151,7 @@ class _ClassDelegate(QStyledItemDelegate):
         )
         past_width = unit * 5
         past = QRectF(right - share_width - past_width - unit, rect.top(), past_width, rect.height())
-        _paint_past(painter, past.adjusted(0, unit * 0.6, 0, -unit * 0.6), index.data(_PAST), color, drawn)
+        _paint_past(painter, past.adjusted(0, unit * 0.6, 0, -unit * 0.6), index.data(_PAST), edge, drawn)
         name = QRectF(box.right() + unit, rect.top(), past.left() - box.right() - 1.5 * unit, rect.height())
         painter.setPen(words)
         shown = metrics.elidedText(index.data(), Qt.TextElideMode.ElideRight, name.width())
@@ -157,8 +159,8 @@ class _ClassDelegate(QStyledItemDelegate):
         painter.restore()
 
 
-def _paint_box(painter: QPainter, box: QRectF, color: QColor, checked: bool) -> None:
-    painter.setPen(QPen(color.lighter(135), 1.5))
+def _paint_box(painter: QPainter, box: QRectF, color: QColor, edge: QColor, checked: bool) -> None:
+    painter.setPen(QPen(edge, 1.5))
     painter.setBrush(color if checked else Qt.BrushStyle.NoBrush)
     painter.drawRoundedRect(box, box.width() / 5, box.width() / 5)
     if checked:
@@ -176,12 +178,12 @@ def _paint_past(painter: QPainter, box: QRectF, past: Sequence[float], color: QC
     step = box.width() / (_HISTORY - 1)
     left = box.right() - step * (len(past) - 1)
     line = [QPointF(left + i * step, box.bottom() - share / top * box.height()) for i, share in enumerate(past)]
-    shade = QColor(color.lighter(140))
+    shade = QColor(color)
     shade.setAlphaF(0.35 if drawn else 0.15)
     painter.setPen(Qt.PenStyle.NoPen)
     painter.setBrush(shade)
     painter.drawPolygon(QPolygonF([QPointF(left, box.bottom()), *line, QPointF(box.right(), box.bottom())]))
-    painter.setPen(QPen(color.lighter(140) if drawn else shade, 1.2))
+    painter.setPen(QPen(color if drawn else shade, 1.2))
     painter.setBrush(Qt.BrushStyle.NoBrush)
     painter.drawPolyline(line)
 

@@ -1,5 +1,7 @@
 """The network in use: loaded, changed and given up on other threads."""
 
+from dataclasses import replace
+
 from PySide6.QtCore import QObject, Signal
 
 from app.engine import Engine, EngineChoice, Load
@@ -59,6 +61,10 @@ class EngineHolder(QObject):
             failed=lambda error: self._failed(number, error),
             unwanted=Engine.close,
         )
+
+    def change(self, choice: EngineChoice) -> None:
+        """Load another network, where the first one was to be: its device may have been full just once."""
+        self.choose(replace(choice, device=self._choice.device))
 
     def want_confidence(self, wanted: bool) -> None:
         """Have confidences computed or not: they cost a tenth of a frame's time and are seen at the cursor only."""

@@ -41,6 +41,7 @@ class EnginePanel(QWidget):
         self.setObjectName("section")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self._choice = EngineChoice()
+        self._focused: QWidget | None = None  # while a network is being loaded
         heading = QLabel("Network")
         heading.setProperty("heading", True)
         self.status = QLabel("-")
@@ -100,9 +101,13 @@ class EnginePanel(QWidget):
 
     def show_busy(self, busy: bool) -> None:
         """Show that a network is being loaded; the old one goes on."""
+        if busy and self.isEnabled():
+            self._focused = self.focusWidget() if self.isAncestorOf(self.window().focusWidget() or self) else None
         self.setEnabled(not busy)
         if busy:
             self.status.setText("Loading …")
+        elif self._focused is not None and self.window().focusWidget() is None:
+            self._focused.setFocus()  # what is disabled loses it
 
     def show_engine(self, engine: Engine | None, frame_size: tuple[int, int] | None) -> None:
         """Show what is in use."""

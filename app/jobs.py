@@ -36,7 +36,7 @@ class Jobs(QObject):
         work: Callable[[], T],
         *,
         done: Callable[[T], None] = lambda _: None,
-        failed: Callable[[Exception], None] = lambda _: None,
+        failed: Callable[[Exception], object] = lambda _: None,
         unwanted: Callable[[T], None] = lambda _: None,
         failed_late: Callable[[Exception], None] = lambda _: None,
     ) -> None:
@@ -88,7 +88,7 @@ class Jobs(QObject):
         """Have something done on this object's thread; may be called on any."""
         self._deliver(call)
 
-    def _deliver(self, call: Callable[[], None]) -> bool:
+    def _deliver(self, call: Callable[[], object]) -> bool:
         with self._lock:
             if self._closed:
                 return False

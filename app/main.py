@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -137,13 +138,18 @@ def run(spec: str | None, choice: "EngineChoice", smooth: bool | None) -> int:
     QTimer.singleShot(0, lambda: _begin(window, spec, choice))  # once the window is there
     outcome = app.exec()
     code = 128 + came[0] if came else 0
-    if outcome == _LEFT_BEHIND:  # a thread hangs in a driver or a compiler; Python would wait for it
+    if outcome == _LEFT_BEHIND or _threads_left():  # in a driver, a compiler or a decoder that does not return
         logging.shutdown()
         os._exit(code)
     return code
 
 
 _LEFT_BEHIND = 99
+
+
+def _threads_left() -> bool:
+    """Tell whether a thread of ours is still at work: Python would end it amid foreign code, and so abort."""
+    return any(thread.daemon and thread.name.startswith("bsdnet") for thread in threading.enumerate())
 
 
 def _begin(window: Any, spec: str | None, choice: "EngineChoice") -> None:  # noqa: ANN401 - imported with Qt only

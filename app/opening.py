@@ -47,8 +47,12 @@ class Opening(QObject):
         text, given = QInputDialog.getText(
             self._window, "Open a URL", "Address, such as rtsp://camera.local/stream", QLineEdit.EchoMode.Normal
         )
-        if given and text.strip():
+        if not given or not text.strip():
+            return
+        if "://" in text:
             self.chosen.emit(text.strip())
+        else:  # it would be taken for a file's name, and kept, with the password that may be in it
+            self.refused.emit("An address begins with its protocol: rtsp://, http://, udp:// or the like.")
 
     def ask_camera(self) -> None:
         """Look for cameras, and ask if there are several."""
@@ -67,7 +71,8 @@ class Opening(QObject):
         else:
             menu = QMenu(self._window)
             for camera in cameras:
-                action = menu.addAction(icon("camera"), f"{camera.name}  (camera {camera.number})")
+                words = f"{camera.name}  (camera {camera.number})".replace("&", "&&")  # a single one marks a key
+                action = menu.addAction(icon("camera"), words)
                 action.triggered.connect(lambda _=False, number=camera.number: self.chosen.emit(f"camera:{number}"))
             menu.popup(self._window.mapToGlobal(QPoint(self._window.width() // 3, self._window.height() // 3)))
 

@@ -1,5 +1,6 @@
 """What is there when there is no picture: the start, waiting, and errors in words."""
 
+import re
 from collections.abc import Callable, Sequence
 
 from PySide6.QtCore import QRectF, QSize, Qt, QTimer, Signal
@@ -16,10 +17,12 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.elided_label import ElidedLabel
 from app.icons import icon, paint_icon
 from app.problems import Problem
 
 _MAX_RECENT_SHOWN = 5
+_LONG_WORD = 30
 
 
 class StartPage(QScrollArea):
@@ -74,7 +77,8 @@ class StartPage(QScrollArea):
             self._recent.addWidget(heading)
         for spec in shown:
             button = QToolButton()
-            button.setText(spec if len(spec) < 60 else f"…{spec[-58:]}")
+            words = spec if len(spec) < 60 else f"…{spec[-58:]}"
+            button.setText(words.replace("&", "&&"))  # a single one marks a key
             button.setToolTip(spec)
             button.setAccessibleName(f"Open {spec} again")
             kind = "camera" if spec.startswith("camera:") else "street" if spec == "demo" else "file"
@@ -90,10 +94,8 @@ class WaitPage(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.label = QLabel()
+        self.label = ElidedLabel(Qt.AlignmentFlag.AlignHCenter)
         self.label.setProperty("quiet", True)
-        self.label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-        self.label.setWordWrap(True)
         layout = QVBoxLayout(self)
         layout.addStretch(1)
         layout.addWidget(_Spinner(), 0, Qt.AlignmentFlag.AlignHCenter)
@@ -121,6 +123,7 @@ class ProblemPage(QScrollArea):
         for label in (self.title, self.text, self.advice):
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             label.setWordWrap(True)
+            label.setTextFormat(Qt.TextFormat.PlainText)  # a name may look like markup
             label.setTextInteractionFlags(
                 Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
             )
@@ -145,9 +148,8 @@ class ProblemPage(QScrollArea):
 
     def show_problem(self, problem: Problem) -> None:
         """Say it."""
-        self.title.setText(problem.title)
-        self.text.setText(problem.text)
-        self.advice.setText(problem.advice)
+        for label, words in ((self.title, problem.title), (self.text, problem.text), (self.advice, problem.advice)):
+            label.setText(_breakable(words))
         self.setAccessibleName(f"{problem.title}. {problem.text} {problem.advice}")
         self.retry.setFocus()
 
@@ -214,6 +216,11 @@ class _Spinner(QWidget):
         accent = self.palette().color(QPalette.ColorRole.Highlight)
         painter.setPen(QPen(accent, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap))
         painter.drawArc(box, -self._angle * 16, 80 * 16)
+
+
+def _breakable(words: str) -> str:
+    """Let long names go on in the next line: Qt breaks a line between words only."""
+    return re.sub(rf"\S{{{_LONG_WORD}}}(?=\S)", lambda found: f"{found[0]}\u200b", words)
 
 
 def _page(area: QScrollArea) -> QVBoxLayout:

@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import math
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -85,7 +87,10 @@ class Player(QObject):
         self._speed = 1.0
         self.loop = False
         self._position_s = 0.0
-        self._silent = False
+        self._target_s: float | None = None  # where the user has sought to, until its frame is there
+        self._silent_s = 0  # whole seconds that were told
+        self._stopped = threading.Event()  # the stream before
+        self._stopped.set()
         self._plays_on = False
         self._lacks_network = False
         self._closing = False
@@ -126,7 +131,13 @@ class Player(QObject):
         composed = self._composer.take()
         if composed is not None:
             self._position_s = composed.result.frame.time_s
+            if self._target_s is not None and abs(self._position_s - self._target_s) < 2 * self._frame_s:
+                self._target_s = None
         return composed
+
+    @property
+    def _frame_s(self) -> float:
+        return 1 / self._info.fps if self._info is not None and self._info.fps > 0 else 1.0
 
     # What the user wants
 
@@ -137,11 +148,17 @@ class Player(QObject):
             self._lacks_network = False
             self.network.choose(self.network.choice)
         self._spec = spec
-        number = self._opening
+        number, stopped = self._opening, self._stopped
         self._set_phase(Phase.OPENING)
+
+        def open_source() -> VideoSource:
+            if spec.startswith("camera:"):  # only one may have it
+                stopped.wait(CLOSE_S)
+            return self._open_source(spec)
+
         self.jobs.start(
             "open",
-            lambda: self._open_source(spec),
+            open_source,
             done=lambda source: self._source_opened(number, source),
             failed=lambda error: self._source_failed(number, error),
             unwanted=lambda source: source.close(),
@@ -181,13 +198,15 @@ class Player(QObject):
         if self._phase is Phase.PLAYING:
             self.toggle()
         if self._info is not None and self._info.fps > 0:
-            self.seek_by(-0.5 / self._info.fps)  # a whole frame would miss one where timestamps are rounded
+            # From a frame's own time a whole frame would miss one where timestamps are rounded.
+            self.seek_by(-0.5 * self._frame_s if self._target_s is None else -self._frame_s)
 
     def seek(self, time_s: float) -> None:
         """Go to a time of the file in seconds."""
         if self._info is None or not self._info.seekable:
             return
         time_s = max(0.0, time_s)
+        self._target_s = time_s
         if self._phase is Phase.ENDED:
             self._set_phase(Phase.PAUSED)
         if self._phase is Phase.PLAYING:  # the pipeline may have paused at its end a moment ago, unseen by `_watch`
@@ -204,12 +223,12 @@ class Player(QObject):
 
     def _label_anew(self) -> None:
         """Have the frame that is shown go through the network again."""
-        if self._phase is Phase.PAUSED:
-            self.seek(self._position_s)
+        if self._phase in (Phase.PAUSED, Phase.ENDED):
+            self.seek(self._position_s if self._target_s is None else self._target_s)
 
     def seek_by(self, seconds: float) -> None:
-        """Go back or ahead."""
-        self.seek(self._position_s + seconds)
+        """Go back or ahead, from where the user has last sought to, if its frame is not there yet."""
+        self.seek((self._position_s if self._target_s is None else self._target_s) + seconds)
 
     def set_speed(self, speed: float) -> None:
         """Play files slower or faster."""
@@ -296,7 +315,7 @@ class Player(QObject):
             speed=self._speed,
         )
         self._pipeline.start()
-        self._position_s = 0.0
+        self._position_s, self._target_s = 0.0, None
         self._poll.start()
         self._set_phase(Phase.PLAYING)
 
@@ -314,10 +333,12 @@ class Player(QObject):
             else:
                 self._set_phase(Phase.ENDED)
         elif self._info.live:
-            silent_s = pipeline.stats.signal.silent_s
-            if silent_s or self._silent:
-                self._silent = silent_s > 0
-                self.silent.emit(silent_s)
+            self._tell_silence(math.ceil(pipeline.stats.signal.silent_s))
+
+    def _tell_silence(self, silent_s: int) -> None:
+        if silent_s != self._silent_s:
+            self._silent_s = silent_s
+            self.silent.emit(float(silent_s))
 
     def _play_from(self, time_s: float) -> None:
         def go_and_play(pipeline: "StreamPipeline") -> None:
@@ -346,11 +367,19 @@ class Player(QObject):
         source, self._source = self._source, None
         pipeline, self._pipeline = self._pipeline, None
         self._info = None
-        self._silent = False
+        self._tell_silence(0)
         if source is not None:
             self.jobs.start("close", source.close)
         if pipeline is not None:
-            self.jobs.start("stop", pipeline.stop)
+            stopped = self._stopped = threading.Event()
+
+            def stop() -> None:
+                try:
+                    pipeline.stop()
+                finally:
+                    stopped.set()
+
+            self.jobs.start("stop", stop)
 
     def _fail(self, problem: Problem) -> None:
         self._stop_stream()

@@ -104,8 +104,11 @@ class Settings:
 
     def remember(self, spec: str) -> None:
         """Put a source at the top of the recent ones. Addresses are not kept: they may hold passwords."""
-        if "://" not in spec:
-            self._store.setValue("recent", [spec, *(entry for entry in self.recent if entry != spec)][:MAX_RECENT])
+        if "://" in spec:
+            return
+        if spec != "demo" and not spec.startswith("camera:"):
+            spec = str(Path(spec).absolute())  # the next start may be in another folder
+        self._store.setValue("recent", [spec, *(entry for entry in self.recent if entry != spec)][:MAX_RECENT])
 
     @property
     def folder(self) -> Path:
@@ -119,6 +122,10 @@ class Settings:
     @folder.setter
     def folder(self, folder: Path) -> None:
         self._store.setValue("folder", str(folder))
+
+    def save(self) -> None:
+        """Write down what Qt has not written yet."""
+        self._store.sync()
 
     def _text(self, key: str, default: str, allowed: tuple[str, ...]) -> str:
         value = self._store.value(key)

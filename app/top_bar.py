@@ -3,26 +3,13 @@
 from typing import get_args
 
 from PySide6.QtCore import Qt, Signal
-from PySide6.QtGui import QAction, QPainter, QPaintEvent
-from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QLabel, QSizePolicy, QSlider, QToolButton, QWidget
+from PySide6.QtGui import QAction
+from PySide6.QtWidgets import QButtonGroup, QFrame, QHBoxLayout, QLabel, QSlider, QToolButton, QWidget
 
+from app.elided_label import ElidedLabel
 from app.view_geometry import ViewMode
 
 _MODES = {"overlay": "Overlay", "mask": "Mask", "side-by-side": "Side by side", "split": "Split"}
-
-
-class Title(QLabel):
-    """Words of which as much is shown as there is room for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setObjectName("title")
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-
-    def paintEvent(self, event: QPaintEvent) -> None:
-        """Draw the words, cut where they are too long."""
-        shown = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
-        QPainter(self).drawText(self.rect(), Qt.AlignmentFlag.AlignVCenter, shown)
 
 
 class TopBar(QWidget):
@@ -40,7 +27,8 @@ class TopBar(QWidget):
         super().__init__(parent)
         self.setObjectName("bar")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
-        self.title = Title()
+        self.title = ElidedLabel()
+        self.title.setObjectName("title")
         self._modes: dict[str, QToolButton] = {}
         segments = QFrame()
         segments.setObjectName("segments")

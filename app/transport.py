@@ -115,7 +115,8 @@ class Transport(QWidget):
         self.slider = SeekSlider()
         self.time, self.duration = QLabel("0:00.0"), QLabel()
         self.duration.setProperty("quiet", True)
-        self.live, self.latency, self.recording = QLabel("● LIVE"), QLabel(), QLabel("● REC")
+        self._live_words = "● LIVE"
+        self.live, self.latency, self.recording = QLabel(self._live_words), QLabel(), QLabel("● REC")
         self.live.setProperty("live", True)
         self.recording.setProperty("live", True)
         self.recording.hide()
@@ -169,7 +170,8 @@ class Transport(QWidget):
         self.play.setAccessibleName(words)
         self.play.setToolTip(f"{words} (Space)")
         self.live.setEnabled(playing)
-        self.live.setText("● LIVE" if playing else "PAUSED")
+        self._live_words = "● LIVE" if playing else "PAUSED"
+        self.live.setText(self._live_words)
 
     def change_speed(self, steps: int) -> None:
         """Choose the next slower or faster speed."""
@@ -182,7 +184,7 @@ class Transport(QWidget):
 
     def show_silent(self, silent: bool) -> None:
         """Say that a live source gives nothing at the moment."""
-        self.live.setText("○ NO SIGNAL" if silent else "● LIVE")
+        self.live.setText("○ NO SIGNAL" if silent else self._live_words)
         if silent:
             self.latency.clear()
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from PySide6.QtCore import Qt, QTimer
+from PySide6.QtCore import QEvent, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
 
@@ -72,6 +72,7 @@ class Window(QMainWindow):
         self.transport = Transport()
         self.classes, self.performance, self.engine = ClassPanel(), PerformancePanel(), EnginePanel()
         self.keeper = Keeper(self._jobs, self.settings, self.banner)
+        self._silence = 0  # number of the banner's message that a live source gives nothing; 0 while it does
 
     def _lay_out(self) -> None:
         self.panels = QWidget()
@@ -113,6 +114,7 @@ class Window(QMainWindow):
         player.notice.connect(self.banner.say)
         player.network.notice.connect(self.banner.say)
         player.silent.connect(self._show_silence)
+        self.stack.currentChanged.connect(lambda _: self.banner.raise_())  # a new page comes up over all
         player.network.busy.connect(self.engine.show_busy)
         player.network.changed.connect(self._show_engine)
         player.recording.changed.connect(self._show_recording)
@@ -123,7 +125,7 @@ class Window(QMainWindow):
         self.classes.model.changed.connect(self._update_look)
         self.bar.mode_chosen.connect(self.set_mode)
         self.bar.alpha_chosen.connect(self.set_alpha)
-        self.engine.chosen.connect(player.network.choose)
+        self.engine.chosen.connect(player.network.change)
         self.engine.smooth_toggled.connect(self._set_smooth)
         self.opening.chosen.connect(self.open)
         self.opening.refused.connect(self.banner.say)
@@ -160,9 +162,7 @@ class Window(QMainWindow):
     # What the user wants
 
     def open(self, spec: str) -> None:
-        """Open a source and remember it."""
-        self.settings.remember(spec)
-        self.start.show_recent(self.settings.recent)
+        """Open a source; it is remembered once it plays."""
         self.player.open(spec)
 
     def set_mode(self, mode: ViewMode) -> None:
@@ -204,7 +204,7 @@ class Window(QMainWindow):
 
     def toggle_full_screen(self) -> None:
         """Give all the screen to the picture, or not."""
-        self.showNormal() if self.isFullScreen() else self.showFullScreen()
+        self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)  # it may have been maximised
         self._place_parts()
 
     def show_shortcuts(self) -> None:
@@ -251,6 +251,8 @@ class Window(QMainWindow):
         self.bar.title.setText(name or "bsdnet")
         self.setWindowTitle(f"{name} - bsdnet-view" if name else "bsdnet-view")
         if phase is Phase.PLAYING:
+            self.settings.remember(self.player.spec)
+            self.start.show_recent(self.settings.recent)
             self.transport.set_stream(self.player.info)
             self.transport.set_phase(phase)
             self._show_engine()
@@ -264,11 +266,14 @@ class Window(QMainWindow):
     def _show_silence(self, silent_s: float) -> None:
         self.video.set_faded(silent_s > 0)
         self.transport.show_silent(silent_s > 0)
-        if silent_s:
-            name = source_name(self.player.spec)
-            self.banner.say(f"{name} gives no picture for {silent_s:.0f} s. Connecting again ...", stays=True)
+        words = f"{source_name(self.player.spec)} gives no picture for {silent_s:.0f} s. Connecting again ..."
+        if not silent_s:
+            self.banner.withdraw(self._silence)
+            self._silence = 0
+        elif self._silence:
+            self.banner.change(self._silence, words)
         else:
-            self.banner.hide()
+            self._silence = self.banner.say(words, stays=True)
 
     def _show_engine(self) -> None:
         engine, info = self.player.network.engine, self.player.info
@@ -298,11 +303,10 @@ class Window(QMainWindow):
     # Events
 
     def _fit(self) -> None:
-        """Give panels and banner their places."""
+        """Give the panels their place."""
         needed = self.panels.minimumSizeHint().width() + self.sidebar.verticalScrollBar().sizeHint().width()
         usual = _SIDEBAR_LINES * self.fontMetrics().height()
         self.sidebar.setFixedWidth(min(usual, max(needed, round(_SIDEBAR_SHARE * self.width()))))
-        self.banner.place()
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Take the keys that no part of the window wanted."""
@@ -320,6 +324,12 @@ class Window(QMainWindow):
             self.video.hold_original(False)
         else:
             super().keyReleaseEvent(event)
+
+    def changeEvent(self, event: QEvent) -> None:
+        """Let go of the original when another window comes: the key's release goes there."""
+        if event.type() is QEvent.Type.ActivationChange and not self.isActiveWindow():
+            self.video.hold_original(False)
+        super().changeEvent(event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keep everything in its place."""
@@ -344,6 +354,7 @@ class Window(QMainWindow):
         """Go at once; what is still at work ends behind the scenes, as `Player.closed` tells."""
         if not self.isFullScreen():
             self.settings.geometry = self.saveGeometry()
+        self.settings.save()  # if a thread hangs, the process is ended before Qt would
         self._stats.stop()
         self._jobs.close()
         self.player.shutdown()

@@ -192,6 +192,8 @@ class FileSource(VideoSource):
         self._ahead = [first]
         self._first_pts = self._pts_of(first)
         duration = self._container.duration
+        if duration is not None and "matroska" in self._container.format.name:
+            duration -= max(self._container.start_time or 0, 0)  # it counts from zero, wherever the pictures begin
         num_frames = self._stream.frames or (round(duration / av.time_base * self._fps) if duration else 0)
         return StreamInfo(
             name=self._path.name,

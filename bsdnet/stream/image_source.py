@@ -21,10 +21,11 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 class ImageFolderSource(IndexedSource):
     """The images of a folder, or those that a pattern finds, in the order in which people number them: 2 before 10.
 
-    Each image keeps its size. One that cannot be decoded is named, left out and counted as lost.
+    A single file is a video of one image. Each image keeps its size. One that cannot be decoded is named, left out and
+    counted as lost.
 
     Args:
-        path: a folder, or a glob pattern such as `drive/*_left.png`; `**` goes into folders.
+        path: a folder, a file, or a glob pattern such as `drive/*_left.png`; `**` goes into folders.
         fps: how many images are shown a second.
 
     Raises:
@@ -53,6 +54,8 @@ def _find_images(path: str | Path) -> list[Path]:
     try:
         if folder.is_dir():
             found = list(folder.iterdir())
+        elif folder.exists():
+            found = [folder]
         else:
             found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  (may be absolute)
     except PermissionError:

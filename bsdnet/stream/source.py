@@ -8,7 +8,7 @@ from bsdnet.errors import ConfigError, SourceError
 from bsdnet.stream.camera_source import CameraSource
 from bsdnet.stream.file_source import FileSource
 from bsdnet.stream.hardware_decoding import HardwareDecoding
-from bsdnet.stream.image_source import ImageFolderSource
+from bsdnet.stream.image_source import IMAGE_SUFFIXES, ImageFolderSource
 from bsdnet.stream.indexed_source import DEFAULT_FPS, ArraySource, DemoSource
 from bsdnet.stream.interfaces import VideoSource
 from bsdnet.stream.network_source import NetworkSource, public_name
@@ -31,8 +31,8 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
 
     Args:
         spec: `demo` for the drawn street, `camera:0` or `camera:/dev/video0`, an address such as `rtsp://host/1`, a
-            folder of images, a glob pattern of images, or a video file. A `Path`, or `./demo`, is always a folder, a
-            pattern or a file.
+            folder of images, a glob pattern of images, an image, or a video file. A `Path`, or `./demo`, is always a
+            folder, a pattern or a file.
         fps: frames per second of images and of the demo; None for their default. Videos bring their own timestamps.
         hwaccel: where video files are decoded; see `FileSource`.
 
@@ -46,7 +46,7 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
     if text == "demo":
         return _open_demo(fps)
     path = Path(spec)
-    if not _scheme(text) and (path.is_dir() or (glob.has_magic(str(spec)) and not path.exists())):
+    if not _scheme(text) and (path.is_dir() or _is_image(path) or (glob.has_magic(str(spec)) and not path.exists())):
         return ImageFolderSource(spec, fps=DEFAULT_FPS if fps is None else fps)
     if fps is not None:
         name = public_name(text) if _scheme(text) else spec
@@ -56,6 +56,10 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
     if _scheme(text):
         return NetworkSource(text)
     return FileSource(spec, hwaccel=hwaccel)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _open_demo(fps: float | None) -> DemoSource:

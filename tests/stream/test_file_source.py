@@ -35,6 +35,13 @@ class TestFileSource:
             assert frame.pts > 0
             assert frame.time_s == 0.0
 
+    def test_a_file_that_begins_late_is_no_longer_for_it(self, tmp_path: Path) -> None:
+        pts = list(range(2500, 2525))
+        clip = write_clip(tmp_path / "late.mkv", [numbered(i) for i in range(25)], pts=pts)
+        with FileSource(clip) as source:
+            assert source.info.num_frames == 25
+            assert source.read().time_s == 0.0
+
     def test_a_stream_without_timestamps_gets_them_from_its_rate(self, tmp_path: Path) -> None:
         clip = write_clip(tmp_path / "clip.h264", [numbered(i) for i in range(6)], options={"bf": "0"})
         with FileSource(clip) as source:
