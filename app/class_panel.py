@@ -135,8 +135,8 @@ class _ClassDelegate(QStyledItemDelegate):
         drawn = index.data(Qt.ItemDataRole.CheckStateRole) == Qt.CheckState.Checked
         color = index.data(Qt.ItemDataRole.DecorationRole)
         box = QRectF(rect.left() + unit, rect.center().y() - unit * 0.75, unit * 1.5, unit * 1.5)
-        on_light = palette.color(QPalette.ColorRole.Base).lightnessF() > 0.5
-        edge = color.darker(150) if on_light else color.lighter(135)
+        on_light = palette.color(QPalette.ColorRole.Text).lightnessF() < 0.5
+        edge = color.darker(130) if on_light else color.lighter(135)
         _paint_box(painter, box, color, edge, drawn)
         words = palette.color(QPalette.ColorRole.Text if drawn else QPalette.ColorRole.Mid)
         painter.setPen(words)

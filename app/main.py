@@ -140,6 +140,8 @@ def run(spec: str | None, choice: "EngineChoice", smooth: bool | None) -> int:
     code = 128 + came[0] if came else 0
     if outcome == _LEFT_BEHIND or _threads_left():  # in a driver, a compiler or a decoder that does not return
         logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     return code
 

@@ -22,7 +22,7 @@ from app.icons import icon, paint_icon
 from app.problems import Problem
 
 _MAX_RECENT_SHOWN = 5
-_LONG_WORD = 30
+_LONG_WORD = 60  # shorter ones have room, and can be copied without anything between their letters
 
 
 class StartPage(QScrollArea):

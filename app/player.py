@@ -35,6 +35,7 @@ CLOSE_S = 2.0
 """The longest that closing takes; what hangs in a driver for longer is left behind."""
 
 _POLL_MS = 50
+_AWAIT_FRAME_S = 2.0  # for which a frame that was sought is taken to be on its way; beyond the end there is none
 
 OpenSource = Callable[[str], VideoSource]
 
@@ -88,6 +89,7 @@ class Player(QObject):
         self.loop = False
         self._position_s = 0.0
         self._target_s: float | None = None  # where the user has sought to, until its frame is there
+        self._sought_at_s = 0.0
         self._silent_s = 0  # whole seconds that were told
         self._stopped = threading.Event()  # the stream before
         self._stopped.set()
@@ -134,6 +136,12 @@ class Player(QObject):
             if self._target_s is not None and abs(self._position_s - self._target_s) < 2 * self._frame_s:
                 self._target_s = None
         return composed
+
+    @property
+    def _aim_s(self) -> float:
+        """Where the stream is, or will be once the frame that was sought is there."""
+        is_awaited = self._target_s is not None and time.monotonic() < self._sought_at_s + _AWAIT_FRAME_S
+        return self._target_s if is_awaited and self._target_s is not None else self._position_s
 
     @property
     def _frame_s(self) -> float:
@@ -199,14 +207,14 @@ class Player(QObject):
             self.toggle()
         if self._info is not None and self._info.fps > 0:
             # From a frame's own time a whole frame would miss one where timestamps are rounded.
-            self.seek_by(-0.5 * self._frame_s if self._target_s is None else -self._frame_s)
+            self.seek_by(-0.5 * self._frame_s if self._aim_s == self._position_s else -self._frame_s)
 
     def seek(self, time_s: float) -> None:
         """Go to a time of the file in seconds."""
         if self._info is None or not self._info.seekable:
             return
         time_s = max(0.0, time_s)
-        self._target_s = time_s
+        self._target_s, self._sought_at_s = time_s, time.monotonic()
         if self._phase is Phase.ENDED:
             self._set_phase(Phase.PAUSED)
         if self._phase is Phase.PLAYING:  # the pipeline may have paused at its end a moment ago, unseen by `_watch`
@@ -223,12 +231,13 @@ class Player(QObject):
 
     def _label_anew(self) -> None:
         """Have the frame that is shown go through the network again."""
-        if self._phase in (Phase.PAUSED, Phase.ENDED):
-            self.seek(self._position_s if self._target_s is None else self._target_s)
+        if self._phase in (Phase.PAUSED, Phase.ENDED) and self._info is not None and self._info.seekable:
+            time_s = self._aim_s
+            self._command(lambda pipeline: pipeline.seek(time_s), self._phase)
 
     def seek_by(self, seconds: float) -> None:
         """Go back or ahead, from where the user has last sought to, if its frame is not there yet."""
-        self.seek((self._position_s if self._target_s is None else self._target_s) + seconds)
+        self.seek(self._aim_s + seconds)
 
     def set_speed(self, speed: float) -> None:
         """Play files slower or faster."""

@@ -10,11 +10,14 @@ from PySide6.QtGui import QKeyEvent
 from PySide6.QtWidgets import QApplication, QInputDialog
 
 from app import main, opening
+from app.appearance import Appearance
 from app.choice import Choice
+from app.class_panel import ClassPanel
 from app.engine import EngineChoice
 from app.phase import Phase
 from app.problems import Problem
 from app.shortcuts import HOLD_KEY, ShortcutSheet
+from bsdnet.classes import CAMVID_11
 
 from . import stand_ins
 from .conftest import WAIT_MS, until_still
@@ -118,6 +121,18 @@ def test_another_network_shows_at_the_end_too(qtbot, playing, loads):
     qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
     playing.network.choose(EngineChoice(device="cpu", size=(64, 64)))
     qtbot.waitUntil(lambda: len(loads) == 2 and bool(loads[1].outputs), timeout=WAIT_MS)
+    assert playing.phase is Phase.ENDED, "to play is to begin again"
+
+
+def test_beyond_the_end_nothing_is_waited_for_long(qtbot, playing, monkeypatch):
+    monkeypatch.setattr("app.player._AWAIT_FRAME_S", 0.2)
+    end_s = playing.info.num_frames / playing.info.fps
+    playing.toggle()
+    playing.seek(10 * end_s)
+    until_still(qtbot, playing)
+    playing.seek_by(-1.0)
+    until_still(qtbot, playing)
+    assert playing._position_s == pytest.approx(end_s - 1, abs=0.1)
 
 
 def test_a_gpu_that_was_full_once_is_tried_again(qtbot, playing, monkeypatch):
@@ -218,7 +233,7 @@ def test_the_original_is_let_go_when_another_window_comes(qtbot, start):
     assert window.video.look.mode != "original"
 
 
-@pytest.mark.parametrize("length", [100, 200])
+@pytest.mark.parametrize("length", [150, 300])
 def test_a_long_name_leaves_the_window_its_size(window, length):
     before = window.minimumSizeHint().width()
     window.wait.show_words(f"Opening {'v' * length}.mp4 ...")
@@ -227,7 +242,10 @@ def test_a_long_name_leaves_the_window_its_size(window, length):
     QApplication.processEvents()
     assert window.minimumSizeHint().width() == before
     assert window.problem.text.width() <= window.problem.viewport().width()
-    assert window.problem.text.heightForWidth(400) > 2 * window.problem.text.fontMetrics().height()
+    assert (
+        window.problem.text.heightForWidth(window.problem.viewport().width())
+        > window.problem.text.fontMetrics().height()
+    )
 
 
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(window):
@@ -300,3 +318,25 @@ def test_the_menu_of_cameras_shows_their_names(window, monkeypatch):
     monkeypatch.setattr(opening.QMenu, "popup", lambda menu, _: shown.extend(a.text() for a in menu.actions()))
     window.opening._offer_cameras([Camera(number=0, name="A & B"), Camera(number=1, name="C")])
     assert shown == ["A && B  (camera 0)", "C  (camera 1)"]
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_the_box_of_every_class_is_seen_in_both_themes(qtbot, settings, theme):
+    settings.theme = theme
+    appearance = Appearance(settings)
+    appearance.apply()
+    panel = ClassPanel()
+    qtbot.addWidget(panel)
+    panel.resize(320, 420)
+    panel.show()
+    panel.model.set_classes(CAMVID_11)
+    panel.draw_none()
+    QApplication.processEvents()
+    image = panel.list.viewport().grab().toImage()
+    background = image.pixelColor(image.width() // 2, 1).lightnessF()
+    for row in range(len(CAMVID_11)):
+        rect = panel.list.visualRect(panel.model.index(row))
+        edge = [image.pixelColor(x, rect.center().y()).lightnessF() for x in range(rect.left(), rect.left() + 30)]
+        assert max(abs(lightness - background) for lightness in edge) > 0.12, CAMVID_11.names[row]
+    settings.theme = "dark"
+    appearance.apply()
