@@ -332,11 +332,13 @@ def test_the_box_of_every_class_is_seen_in_both_themes(qtbot, settings, theme):
     panel.model.set_classes(CAMVID_11)
     panel.draw_none()
     QApplication.processEvents()
-    image = panel.list.viewport().grab().toImage()
-    background = image.pixelColor(image.width() // 2, 1).lightnessF()
+    image = panel.grab().toImage()
+    background = image.pixelColor(image.width() - 2, image.height() - 2)
+    assert (background.lightnessF() > 0.5) == (theme == "light")
     for row in range(len(CAMVID_11)):
-        rect = panel.list.visualRect(panel.model.index(row))
-        edge = [image.pixelColor(x, rect.center().y()).lightnessF() for x in range(rect.left(), rect.left() + 30)]
-        assert max(abs(lightness - background) for lightness in edge) > 0.12, CAMVID_11.names[row]
+        place = panel.list.viewport().mapTo(panel, panel.list.visualRect(panel.model.index(row)).topLeft())
+        middle = place.y() + panel.list.visualRect(panel.model.index(row)).height() // 2
+        edge = [image.pixelColor(x, middle).lightnessF() for x in range(place.x(), place.x() + 20)]
+        assert max(abs(lightness - background.lightnessF()) for lightness in edge) > 0.12, CAMVID_11.names[row]
     settings.theme = "dark"
     appearance.apply()
