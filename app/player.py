@@ -133,7 +133,9 @@ class Player(QObject):
         composed = self._composer.take()
         if composed is not None:
             self._position_s = composed.result.frame.time_s
-            if self._target_s is not None and abs(self._position_s - self._target_s) < 2 * self._frame_s:
+            # What comes while nothing plays is what was sought, wherever timestamps have put it.
+            is_near = self._target_s is not None and abs(self._position_s - self._target_s) < 2 * self._frame_s
+            if is_near or self._phase is not Phase.PLAYING:
                 self._target_s = None
         return composed
 
@@ -213,8 +215,10 @@ class Player(QObject):
         """Go to a time of the file in seconds."""
         if self._info is None or not self._info.seekable:
             return
+        if self._info.num_frames and self._info.fps > 0:
+            time_s = min(time_s, self._info.num_frames / self._info.fps)
         time_s = max(0.0, time_s)
-        self._target_s, self._sought_at_s = time_s, time.monotonic()
+        self._aim_at(time_s)
         if self._phase is Phase.ENDED:
             self._set_phase(Phase.PAUSED)
         if self._phase is Phase.PLAYING:  # the pipeline may have paused at its end a moment ago, unseen by `_watch`
@@ -349,7 +353,12 @@ class Player(QObject):
             self._silent_s = silent_s
             self.silent.emit(float(silent_s))
 
+    def _aim_at(self, time_s: float) -> None:
+        self._target_s, self._sought_at_s = time_s, time.monotonic()
+
     def _play_from(self, time_s: float) -> None:
+        self._aim_at(time_s)
+
         def go_and_play(pipeline: "StreamPipeline") -> None:
             pipeline.seek(time_s)
             pipeline.resume()

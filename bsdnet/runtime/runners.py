@@ -158,7 +158,8 @@ class CpuRunner:
 def _all_threads() -> int:
     """Give the threads that a lone frame may use: PyTorch's, unless a running runner has just halved them.
 
-    PyTorch keeps the number for each thread, and a thread that is new to it takes over what any other has set last.
+    PyTorch keeps the number for each thread, and a thread that is new to it takes over what any other has set last. Who
+    sets just that half, while a segmenter runs, is not told from it.
     """
     here = torch.get_num_threads()
     return next((runner._threads for runner in _running if here == runner._threads // runner._workers), here)

@@ -318,15 +318,22 @@ class FileSource(VideoSource):
     def _mended(self, pts: int) -> int:
         """Give a picture's timestamp; one frame after the last, if it alone is far from those around it."""
         last = self._last_pts
-        if last is None or -RESET_S <= (pts - last) * self._time_base <= LONGEST_STEP_S:
+        if last is None or abs(pts - last) * self._time_base <= RESET_S:
             return pts
         following = self._next_picture()
-        if following is None:
-            return last + self._step if pts > last else pts
+        if following is None:  # a long still may end a file that says how long it is
+            is_long = (pts - last) * self._time_base > LONGEST_STEP_S
+            return last + self._step if is_long and not self._tells_duration else pts
         self._ahead.insert(0, following)
-        if following.pts is not None and 0 < (following.pts - last) * self._time_base <= LONGEST_STEP_S:
-            return min(last + self._step, following.pts - 1)
-        return pts
+        if following.pts is None or not 0 < (following.pts - last) * self._time_base <= LONGEST_STEP_S:
+            return pts
+        is_alone = pts < last or following.pts < pts
+        return min(last + self._step, following.pts - 1) if is_alone else pts
+
+    @property
+    def _tells_duration(self) -> bool:
+        """Whether the file itself says how long it is, and FFmpeg does not conclude it from the last timestamps."""
+        return any(kind in self._container.format.name for kind in ("mp4", "matroska"))
 
     @property
     def _step(self) -> int:

@@ -18,6 +18,8 @@ from app.phase import Phase
 from app.problems import Problem
 from app.shortcuts import HOLD_KEY, ShortcutSheet
 from bsdnet.classes import CAMVID_11
+from bsdnet.stream.file_source import FileSource
+from tests.stream.media import numbered, write_clip
 
 from . import stand_ins
 from .conftest import WAIT_MS, until_still
@@ -122,6 +124,24 @@ def test_another_network_shows_at_the_end_too(qtbot, playing, loads):
     playing.network.choose(EngineChoice(device="cpu", size=(64, 64)))
     qtbot.waitUntil(lambda: len(loads) == 2 and bool(loads[1].outputs), timeout=WAIT_MS)
     assert playing.phase is Phase.ENDED, "to play is to begin again"
+
+
+def test_frames_far_apart_are_gone_back_through_one_by_one(qtbot, playing, tmp_path, monkeypatch):
+    """A still part of a recording, in which nothing lies where the mean rate would have it."""
+    pts = [*range(25), *range(50, 300, 25)]
+    path = write_clip(tmp_path / "still.mkv", [numbered(index % 28) for index in range(len(pts))], pts=pts)
+    monkeypatch.setattr(playing, "_open_source", lambda spec: FileSource(path))
+    playing.open("still")
+    qtbot.waitUntil(lambda: playing.phase is Phase.PLAYING and playing.info.size == (48, 64), timeout=WAIT_MS)
+    playing.toggle()
+    playing.seek(10.0)
+    until_still(qtbot, playing)
+    seen = []
+    for _ in range(4):
+        playing.step_back()
+        until_still(qtbot, playing)
+        seen.append(round(playing._position_s))
+    assert seen == [9, 8, 7, 6]
 
 
 def test_beyond_the_end_nothing_is_waited_for_long(qtbot, playing, monkeypatch):
@@ -295,7 +315,6 @@ def test_threads_that_hang_in_foreign_code_are_known():
 
 def test_one_picture_can_be_labelled_again(tmp_path: Path):
     from bsdnet.stream.source import open_source
-    from tests.stream.media import numbered
     from tests.trainer.trees import write
 
     for name in ("photo.png", "photo[1].jpg"):

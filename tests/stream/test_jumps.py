@@ -93,7 +93,7 @@ def test_all_segments_of_joined_recordings_have_sound(tmp_path: Path, plain: Pat
 
 
 @pytest.mark.parametrize("stream", [PICTURES, SOUND])
-@pytest.mark.parametrize("seconds", [HOUR_S, -20])
+@pytest.mark.parametrize("seconds", [HOUR_S, 20, 5, -20])
 def test_one_damaged_timestamp_touches_nothing_else(tmp_path: Path, plain: Path, stream: int, seconds: float) -> None:
     run(FileSource(plain), FileSink(tmp_path / "plain.mp4"))
     damaged = move_stamp(recording(tmp_path / "damaged.ts"), stream, 3 if stream == SOUND else 30, seconds)
@@ -108,6 +108,12 @@ def test_the_last_timestamp_may_be_the_damaged_one(tmp_path: Path) -> None:
     damaged = move_stamp(recording(tmp_path / "damaged.ts"), PICTURES, 75, HOUR_S)
     with FileSource(damaged) as source:
         assert [frame.time_s for frame in source][-1] < 3.1
+
+
+def test_a_long_still_may_end_a_file(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "slides.mkv", [numbered(index) for index in range(3)], pts=[0, 25 * 30, 25 * 150])
+    with FileSource(clip) as source:
+        assert [frame.time_s for frame in source] == pytest.approx([0, 30, 150])
 
 
 def test_a_gap_that_no_mp4_can_hold_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
