@@ -17,6 +17,7 @@ from app.engine import Engine, Load, load_segmenter
 from app.engine_holder import EngineHolder
 from app.jobs import Jobs
 from app.phase import Phase
+from app.position import Position
 from app.problems import Problem, source_problem, stream_problem
 from app.recording import Recording
 from app.stream_segmenter import StreamSegmenter
@@ -35,7 +36,6 @@ CLOSE_S = 2.0
 """The longest that closing takes; what hangs in a driver for longer is left behind."""
 
 _POLL_MS = 50
-_AWAIT_FRAME_S = 2.0  # for which a frame that was sought is taken to be on its way; beyond the end there is none
 
 OpenSource = Callable[[str], VideoSource]
 
@@ -87,9 +87,7 @@ class Player(QObject):
         self._segmenter: StreamSegmenter | None = None  # the pipeline's
         self._speed = 1.0
         self.loop = False
-        self._position_s = 0.0
-        self._target_s: float | None = None  # where the user has sought to, until its frame is there
-        self._sought_at_s = 0.0
+        self._position = Position()
         self._silent_s = 0  # whole seconds that were told
         self._stopped = threading.Event()  # the stream before
         self._stopped.set()
@@ -132,18 +130,14 @@ class Player(QObject):
         """Fetch the newest picture, to be painted; None if it was fetched before."""
         composed = self._composer.take()
         if composed is not None:
-            self._position_s = composed.result.frame.time_s
-            # What comes while nothing plays is what was sought, wherever timestamps have put it.
-            is_near = self._target_s is not None and abs(self._position_s - self._target_s) < 2 * self._frame_s
-            if is_near or self._phase is not Phase.PLAYING:
-                self._target_s = None
+            time_s = composed.result.frame.time_s
+            self._position.show(time_s, self._frame_s, plays=self._phase is Phase.PLAYING)
         return composed
 
     @property
-    def _aim_s(self) -> float:
-        """Where the stream is, or will be once the frame that was sought is there."""
-        is_awaited = self._target_s is not None and time.monotonic() < self._sought_at_s + _AWAIT_FRAME_S
-        return self._target_s if is_awaited and self._target_s is not None else self._position_s
+    def position_s(self) -> float:
+        """The time of the frame that was fetched last, in seconds."""
+        return self._position.time_s
 
     @property
     def _frame_s(self) -> float:
@@ -209,7 +203,7 @@ class Player(QObject):
             self.toggle()
         if self._info is not None and self._info.fps > 0:
             # From a frame's own time a whole frame would miss one where timestamps are rounded.
-            self.seek_by(-0.5 * self._frame_s if self._aim_s == self._position_s else -self._frame_s)
+            self.seek_by(-self._frame_s if self._position.is_awaiting else -0.5 * self._frame_s)
 
     def seek(self, time_s: float) -> None:
         """Go to a time of the file in seconds."""
@@ -218,7 +212,7 @@ class Player(QObject):
         if self._info.num_frames and self._info.fps > 0:
             time_s = min(time_s, self._info.num_frames / self._info.fps)
         time_s = max(0.0, time_s)
-        self._aim_at(time_s)
+        self._position.aim_at(time_s)
         if self._phase is Phase.ENDED:
             self._set_phase(Phase.PAUSED)
         if self._phase is Phase.PLAYING:  # the pipeline may have paused at its end a moment ago, unseen by `_watch`
@@ -236,12 +230,12 @@ class Player(QObject):
     def _label_anew(self) -> None:
         """Have the frame that is shown go through the network again."""
         if self._phase in (Phase.PAUSED, Phase.ENDED) and self._info is not None and self._info.seekable:
-            time_s = self._aim_s
+            time_s = self._position.aim_s
             self._command(lambda pipeline: pipeline.seek(time_s), self._phase)
 
     def seek_by(self, seconds: float) -> None:
         """Go back or ahead, from where the user has last sought to, if its frame is not there yet."""
-        self.seek(self._aim_s + seconds)
+        self.seek(self._position.aim_s + seconds)
 
     def set_speed(self, speed: float) -> None:
         """Play files slower or faster."""
@@ -328,7 +322,7 @@ class Player(QObject):
             speed=self._speed,
         )
         self._pipeline.start()
-        self._position_s, self._target_s = 0.0, None
+        self._position.begin()
         self._poll.start()
         self._set_phase(Phase.PLAYING)
 
@@ -353,11 +347,8 @@ class Player(QObject):
             self._silent_s = silent_s
             self.silent.emit(float(silent_s))
 
-    def _aim_at(self, time_s: float) -> None:
-        self._target_s, self._sought_at_s = time_s, time.monotonic()
-
     def _play_from(self, time_s: float) -> None:
-        self._aim_at(time_s)
+        self._position.aim_at(time_s)
 
         def go_and_play(pipeline: "StreamPipeline") -> None:
             pipeline.seek(time_s)

@@ -91,11 +91,11 @@ def playing(qtbot: QtBot, player: Player) -> Player:
 
 def until_still(qtbot: QtBot, player: Player) -> None:
     """Wait until what is on its way in a paused pipeline has come through."""
-    seen, now = None, (player.stats.frames_out, player._position_s)
+    seen, now = None, (player.stats.frames_out, player.position_s)
     while now != seen:
         seen = now
         qtbot.wait(400)
-        now = player.stats.frames_out, player._position_s
+        now = player.stats.frames_out, player.position_s
 
 
 def until_written(qtbot: QtBot, player: Player, frames: int) -> None:

@@ -136,7 +136,7 @@ def test_the_position_can_be_moved_with_keys(qtbot, start):
     slider = window.transport.slider
     for key, seconds in ((Qt.Key.Key_Home, 0.0), (Qt.Key.Key_Right, 1.0), (Qt.Key.Key_PageUp, 11.0)):
         QTest.keyClick(slider, key)
-        qtbot.waitUntil(lambda seconds=seconds: window.player._position_s == pytest.approx(seconds), timeout=WAIT_MS)
+        qtbot.waitUntil(lambda seconds=seconds: window.player.position_s == pytest.approx(seconds), timeout=WAIT_MS)
 
 
 @pytest.mark.parametrize("key", [Qt.Key.Key_Space, Qt.Key.Key_Return])

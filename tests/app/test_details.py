@@ -106,16 +106,16 @@ def test_quick_keys_add_up(qtbot, playing):
     until_still(qtbot, playing)
     playing.seek(0.5)
     until_still(qtbot, playing)
-    assert playing._position_s == pytest.approx(0.5, abs=0.05)
+    assert playing.position_s == pytest.approx(0.5, abs=0.05)
     for _ in range(3):
         playing.seek_by(0.2)
     until_still(qtbot, playing)
-    assert playing._position_s == pytest.approx(1.1, abs=0.05)
-    before = playing._position_s
+    assert playing.position_s == pytest.approx(1.1, abs=0.05)
+    before = playing.position_s
     for _ in range(4):
         playing.step_back()
     until_still(qtbot, playing)
-    assert playing._position_s == pytest.approx(before - 4 / playing.info.fps, abs=0.01)
+    assert playing.position_s == pytest.approx(before - 4 / playing.info.fps, abs=0.01)
 
 
 def test_another_network_shows_at_the_end_too(qtbot, playing, loads):
@@ -140,19 +140,19 @@ def test_frames_far_apart_are_gone_back_through_one_by_one(qtbot, playing, tmp_p
     for _ in range(4):
         playing.step_back()
         until_still(qtbot, playing)
-        seen.append(round(playing._position_s))
+        seen.append(round(playing.position_s))
     assert seen == [9, 8, 7, 6]
 
 
 def test_beyond_the_end_nothing_is_waited_for_long(qtbot, playing, monkeypatch):
-    monkeypatch.setattr("app.player._AWAIT_FRAME_S", 0.2)
+    monkeypatch.setattr("app.position._AWAIT_FRAME_S", 0.2)
     end_s = playing.info.num_frames / playing.info.fps
     playing.toggle()
     playing.seek(10 * end_s)
     until_still(qtbot, playing)
     playing.seek_by(-1.0)
     until_still(qtbot, playing)
-    assert playing._position_s == pytest.approx(end_s - 1, abs=0.1)
+    assert playing.position_s == pytest.approx(end_s - 1, abs=0.1)
 
 
 def test_a_gpu_that_was_full_once_is_tried_again(qtbot, playing, monkeypatch):

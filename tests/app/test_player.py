@@ -67,12 +67,12 @@ def test_seeks_while_paused(qtbot, playing):
 
 def test_goes_back_a_frame(qtbot, playing):
     playing.seek(50.0)
-    qtbot.waitUntil(lambda: playing._position_s >= 50.0, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: playing.position_s >= 50.0, timeout=WAIT_MS)
     playing.toggle()
     qtbot.wait(100)
-    before = playing._position_s
+    before = playing.position_s
     playing.step_back()
-    qtbot.waitUntil(lambda: playing._position_s == pytest.approx(before - 0.02), timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: playing.position_s == pytest.approx(before - 0.02), timeout=WAIT_MS)
     assert playing.phase is Phase.PAUSED
 
 
@@ -80,11 +80,11 @@ def test_goes_back_through_every_frame_whose_timestamps_are_rounded(qtbot, playi
     path = write_clip(tmp_path / "a.mkv", [numbered(number) for number in range(20)], time_base=Fraction(1, 30))
     monkeypatch.setattr(playing, "_open_source", open_source)
     playing.open(str(path))
-    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED and round(playing._position_s * 30) == 19, timeout=WAIT_MS)
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED and round(playing.position_s * 30) == 19, timeout=WAIT_MS)
     seen = [19]
     for _ in range(6):
-        qtbot.waitUntil(lambda: round(playing._position_s * 30) <= seen[-1], timeout=WAIT_MS)
-        seen[-1:] = [round(playing._position_s * 30), seen[-1] - 1]
+        qtbot.waitUntil(lambda: round(playing.position_s * 30) <= seen[-1], timeout=WAIT_MS)
+        seen[-1:] = [round(playing.position_s * 30), seen[-1] - 1]
         playing.step_back()
     assert seen[:-1] == [19, 18, 17, 16, 15, 14]
 
