@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +19,7 @@ from app.phase import Phase
 from app.position import Position
 from app.problems import Problem, source_problem, stream_problem
 from app.recording import Recording
+from app.source_opener import OpenSource, SourceOpener, open_any_source
 from app.stream_segmenter import StreamSegmenter
 from app.view_geometry import ViewGeometry
 from bsdnet.errors import BsdnetError, SourceError
@@ -36,16 +36,6 @@ CLOSE_S = 2.0
 """The longest that closing takes; what hangs in a driver for longer is left behind."""
 
 _POLL_MS = 50
-
-OpenSource = Callable[[str], VideoSource]
-
-
-def _open_source(spec: str) -> VideoSource:
-    import bsdnet.stream.pipeline
-    import bsdnet.stream.sink  # noqa: F401 - imported here, they do not hold up the window when they are needed
-    from bsdnet.stream.source import open_source
-
-    return open_source(spec)
 
 
 class Player(QObject):
@@ -67,10 +57,10 @@ class Player(QObject):
     closed = Signal(bool)  # whether all threads have ended; else some hang in foreign code
 
     def __init__(
-        self, open_source: OpenSource = _open_source, load: Load = load_segmenter, parent: QObject | None = None
+        self, open_source: OpenSource = open_any_source, load: Load = load_segmenter, parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
-        self._open_source = open_source
+        self._opener = SourceOpener(open_source)
         self.jobs = Jobs(self)
         """What takes its time; `closed` comes when all of it has ended."""
         self.network = EngineHolder(self.jobs, load, self)
@@ -89,8 +79,6 @@ class Player(QObject):
         self.loop = False
         self._position = Position()
         self._silent_s = 0  # whole seconds that were told
-        self._stopped = threading.Event()  # the stream before
-        self._stopped.set()
         self._plays_on = False
         self._lacks_network = False
         self._closing = False
@@ -152,17 +140,11 @@ class Player(QObject):
             self._lacks_network = False
             self.network.choose(self.network.choice)
         self._spec = spec
-        number, stopped = self._opening, self._stopped
+        number = self._opening
         self._set_phase(Phase.OPENING)
-
-        def open_source() -> VideoSource:
-            if spec.startswith("camera:"):  # only one may have it
-                stopped.wait(CLOSE_S)
-            return self._open_source(spec)
-
         self.jobs.start(
             "open",
-            open_source,
+            self._opener.opening(spec),
             done=lambda source: self._source_opened(number, source),
             failed=lambda error: self._source_failed(number, error),
             unwanted=lambda source: source.close(),
@@ -380,15 +362,7 @@ class Player(QObject):
         if source is not None:
             self.jobs.start("close", source.close)
         if pipeline is not None:
-            stopped = self._stopped = threading.Event()
-
-            def stop() -> None:
-                try:
-                    pipeline.stop()
-                finally:
-                    stopped.set()
-
-            self.jobs.start("stop", stop)
+            self.jobs.start("stop", self._opener.stopping(pipeline.stop))
 
     def _fail(self, problem: Problem) -> None:
         self._stop_stream()

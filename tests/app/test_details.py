@@ -130,7 +130,7 @@ def test_frames_far_apart_are_gone_back_through_one_by_one(qtbot, playing, tmp_p
     """A still part of a recording, in which nothing lies where the mean rate would have it."""
     pts = [*range(25), *range(50, 300, 25)]
     path = write_clip(tmp_path / "still.mkv", [numbered(index % 28) for index in range(len(pts))], pts=pts)
-    monkeypatch.setattr(playing, "_open_source", lambda spec: FileSource(path))
+    monkeypatch.setattr(playing._opener, "open_source", lambda spec: FileSource(path))
     playing.open("still")
     qtbot.waitUntil(lambda: playing.phase is Phase.PLAYING and playing.info.size == (48, 64), timeout=WAIT_MS)
     playing.toggle()
@@ -193,7 +193,7 @@ def test_a_camera_is_opened_again_once_it_was_let_go(qtbot, player, monkeypatch)
         source.close = release
         return source
 
-    monkeypatch.setattr(player, "_open_source", exclusive)
+    monkeypatch.setattr(player._opener, "open_source", exclusive)
     player.network.choose(EngineChoice(device="cpu"))
     for _ in range(3):
         player.open("camera:0")

@@ -131,7 +131,7 @@ from tests.app.stand_ins import StandInSegmenter, open_stand_in
 
 def begin(window, spec, choice):
     player = window.player
-    player._open_source, player.network._load = open_stand_in, StandInSegmenter
+    player._opener.open_source, player.network._load = open_stand_in, StandInSegmenter
     player.network.choose(choice)
     window.open("clip")
     player.frame_ready.connect(lambda: player.recording.start(Path({folder!r})))

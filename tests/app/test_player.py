@@ -78,7 +78,7 @@ def test_goes_back_a_frame(qtbot, playing):
 
 def test_goes_back_through_every_frame_whose_timestamps_are_rounded(qtbot, playing, tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mkv", [numbered(number) for number in range(20)], time_base=Fraction(1, 30))
-    monkeypatch.setattr(playing, "_open_source", open_source)
+    monkeypatch.setattr(playing._opener, "open_source", open_source)
     playing.open(str(path))
     qtbot.waitUntil(lambda: playing.phase is Phase.ENDED and round(playing.position_s * 30) == 19, timeout=WAIT_MS)
     seen = [19]
