@@ -130,3 +130,24 @@ def test_iterations_count_whole_batches():
 def test_a_recipe_names_the_field_that_cannot_work(recipe, field, value):
     with pytest.raises(ConfigError, match=field):
         replace(recipe, **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dasp_rates", (2, 4, 6)),
+        ("block", "res"),
+        ("context", "aspp"),
+        ("auxiliary_weight", 0.4),
+        ("teachers", ("runs/teacher",)),
+        ("theta", 1.4),
+        ("temperature", 1.0),
+        ("cwd_weight", 5.0),
+        ("ofa_weight", 0.3),
+        ("ofa_class_weights", True),
+        ("unlabelled_share", 0.5),
+    ],
+)
+def test_a_teacher_takes_no_setting_that_only_a_student_has(field, value):
+    with pytest.raises(ConfigError, match=f"^{field} is a student's, and a teacher has none"):
+        replace(TEACHER_CAMVID_360, **{field: value})

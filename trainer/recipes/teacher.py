@@ -1,9 +1,15 @@
 """Recipes of a teacher's own training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from bsdnet.errors import ConfigError
 from trainer.recipes.segmentation import Distillation, SegmentationRecipe
+
+_STUDENTS = frozenset({
+    "dasp_rates", "block", "context", "auxiliary_weight",
+    "teachers", "theta", "temperature", "cwd_weight", "ofa_weight", "ofa_class_weights", "unlabelled_share",
+})  # fmt: skip
+"""Fields that shape a student, or say how it learns from a teacher: nothing reads them where a teacher is trained."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +33,10 @@ class TeacherRecipe(SegmentationRecipe):
         super().__post_init__()
         if self.distill != "none":
             raise ConfigError(f"distill must be none for a teacher, got {self.distill!r}")
-        if self.auxiliary_weight or (self.block, self.context) != ("fcb", "dasp-avg"):
-            raise ConfigError("auxiliary_weight, block and context are a student's: a teacher has none of them")
+        for field in fields(self):
+            if field.name in _STUDENTS and getattr(self, field.name) != field.default:
+                value = getattr(self, field.name)
+                raise ConfigError(f"{field.name} is a student's, and a teacher has none: leave it out, got {value!r}")
         if not self.head_lr_factor > 0:
             raise ConfigError(f"head_lr_factor must be greater than 0, got {self.head_lr_factor}")
 
