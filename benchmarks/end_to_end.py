@@ -17,7 +17,7 @@ import torch
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, load_checkpoint
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.runtime.backends import Network
 from bsdnet.stream.source import open_source
 
@@ -40,8 +40,7 @@ def main(video: Path, size: str, rounds: int, output: Path | None) -> None:
     click.echo(json.dumps(medians))
     if output is not None:
         report = {
-            "command": f"python benchmarks/end_to_end.py {video.name} --size {size} --rounds {rounds}",
-            "machine": describe_machine(),
+            **describe_measurement("python benchmarks/end_to_end.py"),
             "video": video.name,
             "network_size": f"{shape[3]}x{shape[2]}",
             "medians": medians,

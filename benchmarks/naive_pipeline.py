@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from bsdnet import RenderStyle, Segmenter
 from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.stream.source import open_source
 
 Image = NDArray[np.uint8]
@@ -61,8 +61,7 @@ def main(video: Path, model: str, size: str, frames: int, output: Path | None) -
     click.echo(json.dumps(result, indent=2))
     if output is not None:
         report = {
-            "command": f"python {Path(__file__).name} {video.name} --model {model} --size {size} --frames {frames}",
-            "machine": describe_machine(),
+            **describe_measurement("python benchmarks/naive_pipeline.py"),
             "precision": segmenter.precision,
             "backend": segmenter.backend,
             "frame_size": "{1}x{0}".format(*pictures[0].shape),

@@ -11,7 +11,7 @@ import numpy as np
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, sha256_of
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.metrics import ConfusionMatrix
 from trainer.datasets.camvid import CamVid
 
@@ -38,8 +38,7 @@ def main(camvid: Path, step: int, output: Path | None) -> None:
         for precision in ("bf16", "fp16")
     }
     report = {
-        "command": f"python benchmarks/precision.py camvid --step {step}",
-        "machine": describe_machine(),
+        **describe_measurement("python benchmarks/precision.py"),
         "weights_sha256": sha256_of(default_weights()),
         "images": len(labels["fp32"]),
         "miou_percent": miou,

@@ -24,7 +24,7 @@ from benchmarks.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from bsdnet.checkpoint import Checkpoint, default_weights, load_checkpoint, sha256_of
 from bsdnet.classes import ClassSet
 from bsdnet.errors import BsdnetError
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from trainer.data import SPLITS, open_split
 from trainer.datasets.contract import LabelledImages
 from trainer.device import place
@@ -127,10 +127,9 @@ def main(camvid: Path, weights: dict[str, Path], output: Path | None, **options:
     except BsdnetError as error:
         raise click.ClickException(str(error)) from None
     report = {
-        "command": _command(weights, options),
-        "machine": describe_machine(),
+        **describe_measurement("python -m benchmarks.robustness"),
         "weights_sha256": {label: sha256_of(path) for label, path in weights.items()},
-        **{name: options[name] for name in ("split", "hold_out", "step", "seed", "precision")},
+        **{name: options[name] for name in ("split", "hold_out", "step", "seed", "precision", "device")},
         "images": len(Corrupted(pictures=dataset, step=options["step"])),
         "corruptions": {
             name: {"levels": list(corruption.levels), "unit": corruption.unit, "trained": corruption.trained}
@@ -168,15 +167,6 @@ def _evaluate(checkpoint: Checkpoint, pictures: Corrupted, options: dict[str, An
     matrix = evaluate(network, pictures, device, options=looks, mean=metadata.mean, std=metadata.std)
     road = matrix.iou[pictures.classes.names.index("road")]
     return {"miou_percent": round(100 * matrix.mean_iou, 2), "road_iou_percent": round(100 * float(road), 2)}
-
-
-def _command(weights: dict[str, Path], options: dict[str, Any]) -> str:
-    """Say how to measure this again, with names instead of this machine's paths."""
-    given = "".join(f" --weights {label}={path.name}" for label, path in weights.items())
-    given = "" if weights == {"shipped": default_weights()} else given
-    hold_out = f" --hold-out {options['hold_out']}" if options["hold_out"] else ""
-    rest = " ".join(f"--{name} {options[name]}" for name in ("split", "step", "seed", "precision", "threads"))
-    return f"python -m benchmarks.robustness camvid{given}{hold_out} {rest}"
 
 
 def as_markdown(results: dict[str, Any]) -> str:

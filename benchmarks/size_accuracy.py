@@ -10,7 +10,7 @@ import click
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, sha256_of
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.runtime.adaptive import size_ladder
 from trainer.datasets.camvid import CamVid
@@ -26,8 +26,7 @@ def main(camvid: Path, output: Path | None) -> None:
     """Evaluate on CamVid's validation pictures, whole, in bf16, labels at the pictures' own size."""
     dataset = CamVid(camvid, "val")
     report = {
-        "command": "python benchmarks/size_accuracy.py camvid",
-        "machine": describe_machine(),
+        **describe_measurement("python benchmarks/size_accuracy.py"),
         "weights_sha256": sha256_of(default_weights()),
         "images": len(dataset),
         "rows": [_row(dataset, size) for size in SIZES],

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from bsdnet import Segmenter
 from bsdnet.checkpoint import default_weights, load_checkpoint, sha256_of
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.metrics import ConfusionMatrix
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.backends import Network, select_precision
@@ -229,8 +229,7 @@ def main(camvid: Path, threads: int, rounds: int, output: Path | None) -> None:
     rng = np.random.default_rng(0)
     others = [Picture(planes=(np.ascontiguousarray(test[int(index)][0]),)) for index in rng.integers(0, len(test), 100)]
     report = {
-        "command": f"python benchmarks/temporal_consistency.py camvid --threads {threads} --rounds {rounds}",
-        "machine": describe_machine(),
+        **describe_measurement("python benchmarks/temporal_consistency.py"),
         "weights_sha256": sha256_of(default_weights()),
         "classes": list(dataset.classes.names),
         "schemes": scores,

@@ -5,16 +5,14 @@
     python benchmarks/training_speed.py --memory --model b --crop-size 1024x1024 --device cuda
 
 Naive is fp32, PyTorch's default memory order, a cross-entropy over the whole batch at once, and pictures that are read
-and augmented between the steps. Ours is what
-the command does by default: half precision where the device computes in it, channels_last, and worker processes where
-there are cores for them.
+and augmented between the steps. Ours is what the command does by default: half precision where the device computes in
+it, channels_last, and worker processes where there are cores for them.
 """
 
 import functools
 import json
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -28,7 +26,7 @@ from torch.nn import functional as F
 
 from bsdnet.classes import CAMVID_11
 from bsdnet.devices import computes_bf16
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from trainer.data import default_recipe, open_data
 from trainer.objective import SegmentationObjective
 from trainer.options import parse_size
@@ -55,8 +53,7 @@ def main(**options: Any) -> None:
     device = torch.device(options["device"])
     results = _memory(device, options) if options["memory"] else _speed(device, options)
     report = {
-        "command": " ".join(["python", "benchmarks/training_speed.py", *map(_public, sys.argv[1:])]),
-        "machine": describe_machine(),
+        **describe_measurement("python benchmarks/training_speed.py"),
         "results": results,
     }
     click.echo(json.dumps(results, indent=2))
@@ -157,11 +154,6 @@ def _recipe(recipe: SegmentationRecipe, options: dict[str, Any]) -> Segmentation
         iterations=10_000,
         distill="sidm" if options["teacher"] else "none",
     )
-
-
-def _public(argument: str) -> str:
-    """Name a path by its last part: where data lie is nobody's business."""
-    return Path(argument).name if "/" in argument else argument
 
 
 if __name__ == "__main__":

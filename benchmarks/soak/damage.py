@@ -30,7 +30,7 @@ import click
 from bsdnet.decoding import plane_pixels
 from bsdnet.demo_scene import DemoScene
 from bsdnet.errors import BsdnetError
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.stream.demux import iter_packets
 from bsdnet.stream.file_source import FileSource
 
@@ -236,9 +236,9 @@ def main(copies: int, first: int, binary: bool, keep: Path | None, output: Path 
     summary = summarise(outcomes)
     click.echo(json.dumps(summary, indent=2))
     if output is not None:
-        machine = {**describe_machine(), "av": av.__version__, "ffmpeg": _binary_version() if binary else None}
-        command = f"python -m benchmarks.soak.damage --copies {copies} --first {first}"
-        report = {"command": command, "machine": machine, "summary": summary, "notable": notable(outcomes)}
+        made = describe_measurement("python -m benchmarks.soak.damage")
+        made["machine"]["ffmpeg"] = _binary_version() if binary else None
+        report = {**made, "summary": summary, "notable": notable(outcomes)}
         output.write_text(json.dumps(report, indent=1) + "\n")
     sys.exit(bool(summary["wrong"]))
 

@@ -22,7 +22,7 @@ import click
 import numpy as np
 
 from bsdnet.demo_scene import DemoScene
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Prediction
 from bsdnet.stream.frame import Frame, StreamInfo, StreamResult
@@ -142,8 +142,7 @@ def main(
     print(f"{kills} kills, at most {max(losses):.2f} s lost, on average {sum(losses) / kills:.2f} s")
     if output is not None:
         summary = {
-            "command": f"python -m benchmarks.soak.kill --kills {kills} --seed {seed}",
-            "machine": describe_machine(),
+            **describe_measurement("python -m benchmarks.soak.kill"),
             "max_loss_s": max(losses),
             "kills": [asdict(kill) | {"loss_s": round(kill.loss_s, 3)} for kill in found],
         }

@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from bsdnet.machine import describe_machine
+from benchmarks.soak.memory import resident_mib, slope
+from bsdnet.machine import describe_measurement
 from bsdnet.picture import Picture
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.stream.frame import StreamResult
@@ -85,6 +86,7 @@ def main(
         if (found := [latency_ms for second, latency_ms in samples if start_s <= second < start_s + WINDOW_S])
     ]
     report = {
+        **describe_measurement("python -m benchmarks.soak.live_latency"),
         "kind": kind,
         "minutes": minutes,
         "fps": fps,
@@ -98,7 +100,7 @@ def main(
             "highest": max(windows),
             "all": windows,
         },
-        "drift_ms_per_minute": round(_slope(warm) * 60, 2),
+        "drift_ms_per_minute": round(slope(warm) * 60, 2),
         "reported_total_p50_ms": round(stats.latency["total"].p50_ms, 1),
         "frames": {"in": stats.frames_in, "out": stats.frames_out, "dropped": stats.dropped, "lost": stats.lost},
         "reconnects": stats.signal.reconnects,
@@ -106,9 +108,8 @@ def main(
         "memory_mib": {
             "first": memory[0][1],
             "last": memory[-1][1],
-            "mib_per_hour": round(_slope(memory[len(memory) // 2 :]) * 3600, 2),  # when all caches are full
+            "mib_per_hour": round(slope(memory[len(memory) // 2 :]) * 3600, 2),  # when all caches are full
         },
-        "machine": describe_machine(),
     }
     click.echo(json.dumps(report, indent=2))
     if output:
@@ -123,7 +124,7 @@ def _watch(
     back_at_s = float("inf")
     while (second := time.monotonic() - started_s) < duration_s:
         if second >= WARM_UP_S:
-            memory.append((second, _resident_mib()))
+            memory.append((second, resident_mib()))
         if second >= outage_at_s:
             server.kill()
             outage_at_s += outage_every_s or 0.0
@@ -132,17 +133,6 @@ def _watch(
             server.start()
             back_at_s = float("inf")
         time.sleep(1.0)
-
-
-def _resident_mib() -> float:
-    status = Path("/proc/self/status").read_text()
-    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
-
-
-def _slope(points: list[tuple[float, float]]) -> float:
-    """The slope of a straight line through them, per second."""
-    seconds, values = np.array(points).T
-    return float(np.polyfit(seconds, values, 1)[0])
 
 
 if __name__ == "__main__":

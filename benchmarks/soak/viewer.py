@@ -24,10 +24,11 @@ from app.engine import EngineChoice
 from app.player import Player
 from app.settings import Settings
 from app.window import Window
+from benchmarks.soak.memory import resident_mib, slope
 from bsdnet.classes import CAMVID_11
 from bsdnet.demo_scene import DemoScene
 from bsdnet.errors import SourceError
-from bsdnet.machine import describe_machine
+from bsdnet.machine import describe_measurement
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.stream.frame import Frame, StreamInfo
@@ -143,7 +144,6 @@ class Meter:
         first, last = kept[0], kept[-1]
         span_s = last["second"] - first["second"]
         half = kept[len(kept) // 2 :]
-        slope = np.polyfit([s["second"] for s in half], [s["memory_mib"] for s in half], 1)[0]
         return {
             "display_fps": {
                 "median": float(np.median([sample["display_fps"] for sample in kept])),
@@ -154,16 +154,10 @@ class Meter:
             "memory_mib": {
                 "first": first["memory_mib"],
                 "last": last["memory_mib"],
-                "mib_per_hour": round(float(slope) * 3600, 1),
+                "mib_per_hour": round(slope([(s["second"], s["memory_mib"]) for s in half]) * 3600, 1),
             },
             "seconds": round(span_s),
         }
-
-
-def resident_mib() -> float:
-    """Memory of this process."""
-    status = Path("/proc/self/status").read_text()
-    return round(int(status.partition("VmRSS:")[2].split()[0]) / 1024, 1)
 
 
 @click.command()
@@ -191,11 +185,11 @@ def main(minutes: float, fps: float, output: Path | None) -> None:
         QTimer.singleShot(5000, lambda: painted.update(zoom=window.video.view and window.video.view.zoom))
         app.exec()
     report = {
+        **describe_measurement("python -m benchmarks.soak.viewer"),
         "frame": f"{SIZE[1]}x{SIZE[0]}",
         "fps": fps,
         "zoom": painted["zoom"],
         **meter.report(),
-        "machine": describe_machine(),
     }
     click.echo(json.dumps(report, indent=2))
     if output:

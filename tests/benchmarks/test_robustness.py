@@ -1,6 +1,7 @@
 """The benchmark gives every weights the same pictures, evaluates as the trainer does, and says what it found."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,20 +43,23 @@ def test_pictures_are_corrupted_by_name_and_labels_are_not(street_camvid: Path):
     np.testing.assert_array_equal(Corrupted(pictures=taken)[5][0], rgb)
 
 
-def test_a_report_has_every_figure(street_camvid: Path, tmp_path: Path):
+def test_a_report_has_every_figure(street_camvid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("matplotlib")
     first, second = save(tmp_path / "one.safetensors"), save(tmp_path / "two.safetensors", seed=1)
     output, plot, sheet = tmp_path / "out.json", tmp_path / "plot.png", tmp_path / "sheet.png"
-    result = run(
+    arguments = [
         street_camvid, "--weights", f"a={first}", "--weights", f"b={second}", "--weights", f"again={first}",
-        "--split", "train", "--hold-out", "B", "--step", 6, "--seed", 7,
+        "--split", "train", "--hold-out", "B", "--step", 6, "--seed", 7, "--device", "cpu",
         "--output", output, "--plot", plot, "--sheet", sheet,
-    )  # fmt: skip
+    ]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["robustness.py", *map(str, arguments)])
+    result = run(*arguments)
     assert result.exit_code == 0, result.output
     report = json.loads(output.read_text())
     assert report["command"] == (
-        "python -m benchmarks.robustness camvid --weights a=one.safetensors --weights b=two.safetensors "
-        "--weights again=one.safetensors --hold-out B --split train --step 6 --seed 7 --precision fp32 --threads 1"
+        f"python -m benchmarks.robustness {street_camvid.name} --weights a=one.safetensors --weights b=two.safetensors "
+        "--weights again=one.safetensors --split train --hold-out B --step 6 --seed 7 --device cpu "
+        "--output out.json --plot plot.png --sheet sheet.png"
     )
     assert (report["images"], report["seed"], report["split"], report["hold_out"]) == (1, 7, "train", "B")
     assert report["weights"]["a"] == report["weights"]["again"] != report["weights"]["b"]
