@@ -158,7 +158,7 @@ class PretrainTask:
             stop=self.iterations,
             processes=self._processes,
         )
-        return self._data.train(recipe, sampler, start, self._device)
+        return self._data.train(recipe, sampler, self._device)
 
     def count(self, targets: Tensor) -> Tensor:
         """Count the pictures, `(1,)`."""

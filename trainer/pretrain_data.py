@@ -37,9 +37,9 @@ class ClassificationData(Protocol):
         ...
 
     def train(
-        self, recipe: PretrainRecipe, sampler: PositionSampler, start: int, device: torch.device
+        self, recipe: PretrainRecipe, sampler: PositionSampler, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Give augmented, normalised pictures `(B, 3, S, S)` and classes `(B,)` of the sampler's steps from `start`."""
+        """Give augmented, normalised pictures `(B, 3, S, S)` and classes `(B,)` of the sampler's steps."""
         ...
 
     def val(
@@ -65,14 +65,15 @@ class ImagesInMemory:
         return len(self._train)
 
     def train(
-        self, recipe: PretrainRecipe, sampler: PositionSampler, start: int, device: torch.device
+        self, recipe: PretrainRecipe, sampler: PositionSampler, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Give augmented, normalised pictures and classes; see `ClassificationData`."""
-        for iteration, batch in enumerate(sampler, start):
+        for batch in sampler:
             index = [example for example, _ in batch]
             images = send(torch.from_numpy(self._train.images[index]), device)
+            iteration, offset = divmod(batch[0][1], recipe.batch_size)  # of this process's share in the whole batch
             # PyTorch's generator takes 32 bits of its seed: large odd factors keep two runs and two processes apart.
-            seed = recipe.seed * 0x9E3779B1 + iteration + batch[0][1] % recipe.batch_size * 0x85EBCA6B
+            seed = recipe.seed * 0x9E3779B1 + iteration + offset * 0x85EBCA6B
             generator = torch.Generator().manual_seed(seed % 2**32)
             normalized = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
             augmented = random_resized_crop(normalized, recipe.image_size, recipe.min_area, generator)
@@ -107,7 +108,7 @@ class ImagesInFiles:
         return len(self._train)
 
     def train(
-        self, recipe: PretrainRecipe, sampler: PositionSampler, start: int, device: torch.device
+        self, recipe: PretrainRecipe, sampler: PositionSampler, device: torch.device
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Give augmented, normalised pictures and classes; see `ClassificationData`."""
         return load_batches(_Crops(self._train, recipe), sampler, device, self._workers)

@@ -191,7 +191,7 @@ def test_pictures_in_files_are_cropped_to_one_size(folders: Path):
     for workers in (0, 1):
         data = open_images(folders, workers)
         sampler = PositionSampler(16, 4, seed=0, start=0, stop=8)
-        batches = list(data.train(recipe, sampler, 0, CPU))
+        batches = list(data.train(recipe, sampler, CPU))
         assert len(batches) == 8
         for pictures, classes in batches:
             assert pictures.shape == (4, 3, 48, 48)
@@ -211,7 +211,7 @@ def test_a_damaged_picture_is_one_line_from_any_process(folders: Path):
         data = open_images(folders, workers)
         sampler = PositionSampler(16, 4, seed=0, start=0, stop=4)
         with pytest.raises(DatasetError, match=r"^\S*3\.JPEG cannot be read as a picture[^\n]*$"):
-            list(data.train(replace(RECIPE, image_size=48), sampler, 0, CPU))
+            list(data.train(replace(RECIPE, image_size=48), sampler, CPU))
 
 
 @pytest.mark.parametrize("size", [32, 96])
