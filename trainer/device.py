@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from trainer.recipes.base import Precision
+from trainer.recipes import Precision
 
 _ModuleT = TypeVar("_ModuleT", bound=nn.Module)
 
@@ -19,7 +19,7 @@ def place(module: _ModuleT, device: torch.device, *, channels_last: bool = True)
     return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def autocast(device: torch.device, precision: Precision = "bf16") -> AbstractContextManager[object]:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Compute in half precision where that is safe, on the CPU and on the GPU; `fp32` computes as written."""
     if precision == "fp32":
         return nullcontext()

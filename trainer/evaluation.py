@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -19,15 +19,14 @@ from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.metrics import ConfusionMatrix
 from trainer.datasets.contract import LabelledImages
-from trainer.device import normalize
+from trainer.device import autocast, normalize
 from trainer.distributed import Processes, sum_over_processes
-from trainer.recipes.base import Precision
+from trainer.recipes import Precision
 
 _READERS = 4
 _READ_AHEAD = 8
 _BAND_PX = 64
 _SIZE_STEP = 32  # the network's largest stride
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _Pair = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -69,7 +68,7 @@ class EvaluationOptions:
             raise ConfigError(f"overlap must be in [0, 1), got {self.overlap}")
         if not self.scales or not all(0 < scale < math.inf for scale in self.scales):
             raise ConfigError(f"scales must be one or more numbers above 0, got {self.scales}")
-        if self.precision not in _DTYPES:
+        if self.precision not in get_args(Precision):
             raise ConfigError(f"precision must be bf16, fp16 or fp32, got {self.precision!r}")
 
 
@@ -214,7 +213,7 @@ def _look(
 ) -> list[list[_View]]:
     """Show the network a picture at every scale."""
     image = normalize(torch.from_numpy(rgb)[None].to(device), mean, std)
-    with torch.autocast(device.type, _DTYPES[options.precision], enabled=options.precision != "fp32"):
+    with autocast(device, options.precision):
         return [_look_at_scale(network, image, scale, options) for scale in options.scales]
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 import torch
@@ -17,6 +17,7 @@ from click.core import ParameterSource
 from bsdnet.checkpoint import save_checkpoint, sha256_of
 from bsdnet.errors import BsdnetError, ConfigError, one_line
 from bsdnet.machine import describe_measurement
+from bsdnet.modeling import BLOCKS, CONTEXTS
 from trainer.averaging import average_weights
 from trainer.data import (
     DATASETS,
@@ -47,7 +48,7 @@ from trainer.options import (
 from trainer.overrides import override
 from trainer.pretrain import PretrainTask
 from trainer.pretrain_data import ImagesInMemory, open_images
-from trainer.recipes import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER
+from trainer.recipes import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER, Distillation
 from trainer.report import evaluate_weights
 from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
@@ -67,7 +68,7 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 @run_options([*CONFIGS])
 @click.option(
     "--distill",
-    type=click.Choice(["none", "cwd", "ofa", "sidm"]),
+    type=click.Choice(get_args(Distillation)),
     help="What is learnt from the teacher: its features (cwd), its logits (ofa), both; none learns from the "
     "labels alone. Default: the recipe's, sidm.",
 )
@@ -85,12 +86,12 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 @click.option("--theta", type=float, help="Exponent of OFA's target term; default: the recipe's, 1.5.")
 @click.option(
     "--block",
-    type=click.Choice(["fcb", "res", "segformer", "gfa", "mscan", "cf"]),
+    type=click.Choice(BLOCKS),
     help="Block of stages 3 and 4; default: fcb. The others are ablations.",
 )
 @click.option(
     "--context",
-    type=click.Choice(["dasp-avg", "dasp-max", "aspp", "dappm"]),
+    type=click.Choice(CONTEXTS),
     help="Context module; default: dasp-avg. The others are ablations.",
 )
 @click.option("--auxiliary-weight", type=float, help="Weight of an auxiliary head on stage 3; default: 0, none.")

@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import torch
@@ -12,7 +12,7 @@ import torch
 from bsdnet.devices import computes_bf16
 from trainer.data import FURTHER
 from trainer.overrides import override, parse_settings, read_toml
-from trainer.recipes import OptimizerRecipe
+from trainer.recipes import OptimizerRecipe, Precision
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -63,7 +63,7 @@ def run_options(models: Sequence[str]) -> Callable[[_Command], _Command]:
         click.option("--accumulation", type=int, help="Parts that a step is computed in, to save memory; default: 1."),
         click.option("--lr", type=float, help="Peak learning rate; default: the recipe's."),
         click.option("--ema-decay", type=float, help="Keep a moving average of the weights, such as 0.999; 0: none."),
-        click.option("--precision", type=click.Choice(["bf16", "fp16", "fp32"]),
+        click.option("--precision", type=click.Choice(get_args(Precision)),
                      help="Number format; default: bf16 where the device computes in it, else fp32; of --eval fp32."),
         click.option("--seed", type=int, help="Seed of weights, order and augmentation; default: the recipe's."),
         click.option("--eval-every", type=click.IntRange(min=1), help="Steps between evaluations; default: ten a run."),

@@ -3,7 +3,7 @@
 A comment says where a default comes from: the BSDNet paper, or our own choice.
 """
 
-from trainer.recipes.base import OptimizerRecipe, iterations_of, recipe_as_dict
+from trainer.recipes.base import OptimizerRecipe, Precision, iterations_of, recipe_as_dict
 from trainer.recipes.pretraining import IMAGENET, TINY_IMAGENET, TINY_IMAGENET_SEGFORMER, PretrainRecipe
 from trainer.recipes.segmentation import (
     ADE20K,
@@ -14,6 +14,7 @@ from trainer.recipes.segmentation import (
     CITYSCAPES_SEG100,
     DEMO,
     UNLABELLED,
+    Distillation,
     SegmentationRecipe,
 )
 from trainer.recipes.teacher import TEACHER_CAMVID_360, TeacherRecipe, teacher_recipe
@@ -31,7 +32,9 @@ __all__ = [
     "TINY_IMAGENET",
     "TINY_IMAGENET_SEGFORMER",
     "UNLABELLED",
+    "Distillation",
     "OptimizerRecipe",
+    "Precision",
     "PretrainRecipe",
     "SegmentationRecipe",
     "TeacherRecipe",

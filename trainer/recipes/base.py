@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bsdnet.errors import ConfigError
 
@@ -74,7 +74,7 @@ class OptimizerRecipe:
         for name in ("label_smoothing", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if self.precision not in ("bf16", "fp16", "fp32"):
+        if self.precision not in get_args(Precision):
             raise ConfigError(f"precision must be bf16, fp16 or fp32, got {self.precision!r}")
 
 

@@ -1,7 +1,7 @@
 """Recipes of the student's training on each data set."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from bsdnet.errors import ConfigError
 from trainer.recipes.base import OptimizerRecipe
@@ -94,7 +94,7 @@ class SegmentationRecipe(OptimizerRecipe):
             raise ConfigError(f"class_weight_offset must be greater than 1, got {self.class_weight_offset}")
         if self.ofa_class_weights and self.class_weight_offset is None:
             raise ConfigError("ofa_class_weights takes the weights of class_weight_offset, which is none")
-        if self.distill not in ("none", "cwd", "ofa", "sidm"):
+        if self.distill not in get_args(Distillation):
             raise ConfigError(f"distill must be none, cwd, ofa or sidm, got {self.distill!r}")
         for name in ("theta", "temperature"):
             if not getattr(self, name) > 0:
