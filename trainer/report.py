@@ -13,7 +13,7 @@ from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError, SinkError
 from bsdnet.metrics import ConfusionMatrix
-from trainer.data import open_split
+from trainer.data import Recordings, open_split
 from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
 from trainer.datasets.combining import Part
 from trainer.datasets.contract import LabelledImages
@@ -111,14 +111,8 @@ def evaluate_weights(
         options = replace(options, short_side=opened.short_side)
     if predictions is not None:
         _make_predictions_folder(predictions, dataset)
-    by_group = {}
-    has_groups = len(dataset.groups) > 1
-    members: dict[str, list[int]] = {}
-    for index in range(len(dataset)):
-        members.setdefault(dataset.group(index) if has_groups else "", []).append(index)
-    for group, indices in sorted(members.items()):
-        part = Part(dataset, indices)
-        by_group[group] = evaluate(
+    by_group = {
+        group: evaluate(
             opened.network,
             part,
             device,
@@ -128,6 +122,8 @@ def evaluate_weights(
             processes=processes,
             keep=None if predictions is None else _writer(predictions, part),
         )
+        for group, part in _by_recording(dataset).items()
+    }
     return Report(dataset=name, split=split, images=len(dataset), classes=dataset.classes, by_group=by_group)
 
 
@@ -152,6 +148,15 @@ def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Ev
         std=metadata.std,
         short_side=min(metadata.train_size),
     )
+
+
+def _by_recording(dataset: Recordings) -> dict[str, Part]:
+    """Divide a data set into its recordings, sorted by name; with fewer than two it stays whole, under no name."""
+    has_groups = len(dataset.groups) > 1
+    members: dict[str, list[int]] = {}
+    for index in range(len(dataset)):
+        members.setdefault(dataset.group(index) if has_groups else "", []).append(index)
+    return {group: Part(dataset, indices) for group, indices in sorted(members.items())}
 
 
 def _writer(folder: Path, dataset: LabelledImages) -> Callable[[int, NDArray[np.uint8]], None]:
