@@ -195,7 +195,7 @@ def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: C
     arguments = ["--dataset", "camvid", "--data-dir", street_camvid, "--distill", "none", "--output"]
     task, options = begun(*arguments, tmp_path / "plain")
     assert task.recipe == replace(CAMVID_360, distill="none")
-    assert (task._data.train.drives, task._data.val.drives, task._workers) == (["A", "B"], ["C"], 0)
+    assert (task._data.train.groups, task._data.val.groups, task._workers) == (["A", "B"], ["C"], 0)
     assert (options.resume, options.eval_every, options.save_every) == (False, 24, 200)  # 240 iterations
     backbone = tmp_path / "backbone.safetensors"
     save_backbone(backbone, BSDNet(CONFIGS["b"]).backbone, "bsdnet_b")
@@ -220,13 +220,13 @@ def test_the_options_reach_the_run(street_camvid: Path, tmp_path: Path, begun: C
         theta=1.25,
         ema_decay=0.5,
     )
-    assert (task._data.train.drives, task._data.val.drives, task._workers) == (["B", "C"], ["A"], 1)
+    assert (task._data.train.groups, task._data.val.groups, task._workers) == (["B", "C"], ["A"], 1)
     assert (options.eval_every, options.save_every) == (11, 13)
     assert task.description["pretrained"] == backbone.name
     recipe = json.loads((tmp_path / "all" / "run.json").read_text())
     assert (recipe["train_split"], recipe["hold_out"], recipe["pretrained"]) == ("trainval", "A", backbone.name)
     task, _ = begun(*arguments, tmp_path / "trainval", "--train-split", "trainval")
-    assert (task._data.train.drives, task._data.val.drives) == (["A", "B", "C"], ["C"])
+    assert (task._data.train.groups, task._data.val.groups) == (["A", "B", "C"], ["C"])
 
 
 def test_pretraining_learns_from_train_and_is_judged_by_val(tmp_path: Path, begun: Callable[..., tuple]):

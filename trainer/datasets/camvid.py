@@ -61,11 +61,6 @@ class _CamVidDrives(LabelledFiles):
     published: ClassVar = {"train": 367, "val": 101, "test": 233}
     classes = CAMVID_11
 
-    @property
-    def drives(self) -> list[str]:
-        """The drives that the pictures were taken on, such as `0001TP`, sorted: `groups` by CamVid's own word."""
-        return self.groups
-
     def _group_of(self, name: str) -> str:
         return name.split("_")[0]
 

@@ -16,7 +16,7 @@ from bsdnet.errors import DatasetError
 UNKNOWN = 254
 """In a table of labels: a value that the data set's files do not hold. No class set of ours reaches it."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +127,7 @@ class LabelledFiles:
         """Find the pairs of a part, and warn if there are fewer than were published."""
         pairs = self._pairs_of(root, part)
         if len(pairs) < self.published[part]:
-            _log.warning(
+            logger.warning(
                 "%s %s: %d of %d pictures are in %s: an excerpt, or not all was unpacked",
                 *(self.title, part, len(pairs), self.published[part], root),
             )
