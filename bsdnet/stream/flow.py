@@ -258,16 +258,10 @@ class Flow:
         """
         with self._lock:
             while self.ending is not Ending.ABORT:
-                delay_s = None
-                if self.state is PipelineState.RUNNING or self._steps or self.ending:
-                    if self._is_exhausted():
-                        if wait and not self._stays_open():
-                            return None
-                    elif self._inbox:
-                        delay_s = self._delay_s()
-                        if delay_s <= 0:
-                            return self._pop()
-                if not wait:
+                delay_s = self._delay_s()
+                if delay_s is not None and delay_s <= 0:
+                    return self._pop()
+                if not wait or (self._flows() and self._is_exhausted() and not self._stays_open()):
                     return None
                 self._infer_wake.wait(delay_s)
             return None
@@ -378,7 +372,13 @@ class Flow:
             self._begin(Ending.FINISH)
         return False
 
-    def _delay_s(self) -> float:
+    def _flows(self) -> bool:
+        return self.state is PipelineState.RUNNING or self._steps > 0 or self.ending is not None
+
+    def _delay_s(self) -> float | None:
+        """Seconds until the next frame is to be inferred, not positive if it is now; None while there is none."""
+        if not self._flows() or self._is_exhausted() or not self._inbox:
+            return None
         if self._pacer is None or self._steps or self.ending:
             return 0.0
         return self._pacer.delay_s(self._inbox[0].frame.time_s, time.perf_counter())
