@@ -27,6 +27,17 @@ def _end() -> None:
     _ending.value = 1
 
 
+def default_workers(device: torch.device) -> int:
+    """Say how many processes read pictures unless one is told: beside a GPU the CPU's cores are free for it.
+
+    On a CPU they would take them from the network: 0, this process reads itself.
+    """
+    if device.type == "cpu":
+        return 0
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # the processes on this machine share its cores
+    return min(16, max(1, (os.cpu_count() or 2) // here - 1))
+
+
 def load_batches(
     dataset: Dataset[tuple[Tensor, Tensor]], batches: Iterable[list[Any]], device: torch.device, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:

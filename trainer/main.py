@@ -34,9 +34,11 @@ from trainer.data import (
 from trainer.distributed import connect
 from trainer.efficientnet import EFFICIENTNETS
 from trainer.evaluation import EvaluationOptions
+from trainer.loading import default_workers
 from trainer.options import (
     FILE,
     crop_options,
+    debug_option,
     further_options,
     machine_options,
     parse_size,
@@ -265,8 +267,8 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
 @cli.command()
 @click.argument("weights", nargs=-1, required=True, type=FILE)
 @click.option("--output", required=True, type=FILE, help="File to write, .safetensors.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def average(weights: tuple[Path, ...], output: Path, debug: bool) -> None:
+@debug_option
+def average(weights: tuple[Path, ...], output: Path) -> None:
     """Average networks that went on from the same weights into one, which often bears unknown pictures better.
 
     Of an S and a B that began from it, the S is widened first.
@@ -371,13 +373,7 @@ def _described(data: SegmentationData, options: dict[str, Any], *names: str) -> 
 
 
 def _workers(options: dict[str, Any], device: torch.device) -> int:
-    """Beside a GPU the CPU's cores are free to prepare pictures; on a CPU they would take them from the network."""
-    if options["workers"] is not None:
-        return int(options["workers"])
-    if device.type == "cpu":
-        return 0
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # the processes on this machine share its cores
-    return min(16, max(1, (os.cpu_count() or 2) // here - 1))
+    return default_workers(device) if options["workers"] is None else int(options["workers"])
 
 
 def _refuse_options(context: click.Context) -> None:

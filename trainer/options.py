@@ -22,6 +22,9 @@ _Recipe = TypeVar("_Recipe", bound=OptimizerRecipe)
 
 logger = logging.getLogger(__name__)
 
+# `main` looks for it among the arguments: errors leave the command before anybody there could know its value.
+debug_option = click.option("--debug", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Turn `480x352` on the command line into `(352, 480)`."""
@@ -121,7 +124,7 @@ def machine_options(command: _Command) -> _Command:
     """Add the options that say where to compute and how much to tell."""
     return _all_of(
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        debug_option,
     )(command)
 
 
