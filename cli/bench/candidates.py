@@ -53,7 +53,7 @@ def load_candidate(spec: str) -> Candidate:
             the paper's alternatives, with random weights of 19 classes; FILE.py:FACTORY; or a weights file.
 
     Raises:
-        ConfigError: FILE.py:FACTORY cannot be loaded.
+        ConfigError: FILE.py:FACTORY cannot be loaded, or there is no such alternative.
         CheckpointError: the weights cannot be loaded.
     """
     if ".py:" in spec:
@@ -61,6 +61,8 @@ def load_candidate(spec: str) -> Candidate:
     name, _, change = spec.partition(":")
     if change and name in CONFIGS:
         field, _, value = change.partition("=")
+        if field not in ("block", "context"):
+            raise ConfigError(f"{spec} names no alternative; expected {name}:block=NAME or {name}:context=NAME")
         return _random(spec, value, BSDNet(replace(CONFIGS[name], **{field: value})), name)  # type: ignore[arg-type]
     if name not in CONFIGS:
         checkpoint = load_checkpoint(Path(spec))

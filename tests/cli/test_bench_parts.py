@@ -59,6 +59,13 @@ def test_the_parts_of_the_pipeline(weights: Path, clip: Path, tmp_path: Path, so
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.md"]
 
 
+@pytest.mark.parametrize("change", ["depth=3", "fcbs=2"])
+def test_only_blocks_and_contexts_have_alternatives(change: str):
+    result = run_bench("--weights", f"s:{change}", "--size", "64x64", "--device", "cpu")
+    assert result.exit_code == 2
+    assert f"s:{change} names no alternative; expected s:block=NAME or s:context=NAME" in result.stderr
+
+
 def test_a_live_source_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch):
     live = ReplaySource(replace(INFO, live=True), [], 0)
     monkeypatch.setattr("cli.bench.pipeline.open_source", lambda spec: live)
