@@ -4,7 +4,7 @@ import glob
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -20,20 +20,17 @@ EXIT_LOST_FRAMES = 3
 _HEADINGS = ("file", "frames", "lost", "fps", "result")
 
 
-class Outcome(Protocol):
+class Outcome(NamedTuple):
     """How the run of one source ended."""
 
-    @property
-    def stats(self) -> "StreamStats":
-        """Its statistics."""
-
-    @property
-    def finished(self) -> bool:
-        """Whether the output has its name."""
-
-    @property
-    def signal_code(self) -> int | None:
-        """The exit code of the signal that ended it early, or None."""
+    stats: "StreamStats"
+    """Its statistics."""
+    finished: bool
+    """Whether the outputs have their names."""
+    signal_code: int | None
+    """The exit code of the signal that ended it early, or None."""
+    report: str
+    """The closing lines."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

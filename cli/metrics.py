@@ -5,6 +5,7 @@ from typing import Self
 
 from bsdnet.errors import ConfigError, SinkError
 from bsdnet.stream.report import StreamReport
+from cli.report import describe_size
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -70,11 +71,10 @@ class _StreamCollector(Collector):
 def metrics_of(report: StreamReport) -> list[Metric]:
     """Turn a report into metrics, named and typed by Prometheus' conventions; docs/statistics.md lists them."""
     stats = report.stats
-    height, width = report.input_size
     inference = InfoMetricFamily("bsdnet_inference", "What infers, and where.")
     inference.add_metric([], {
         "source": report.source, "network": report.network, "backend": report.backend, "precision": report.precision,
-        "device": report.device, "input_size": f"{width}x{height}",
+        "device": report.device, "input_size": describe_size(report.input_size),
     })  # fmt: skip
     fps = GaugeMetricFamily("bsdnet_frames_per_second", "Frames a second, over the last 1.5 s.", labels=["stage"])
     for stage, value in (("in", stats.fps_in), ("infer", stats.fps_infer), ("out", stats.fps_out)):

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from cli.batch import EXIT_LOST_FRAMES, run_batch
+from cli.batch import EXIT_LOST_FRAMES, Outcome, run_batch
 from cli.command import EXIT_OK, configure_logging, run_command
 from cli.outputs import file_sinks, written
 from cli.run_options import choose_sources, run_options
@@ -26,7 +26,6 @@ if TYPE_CHECKING:  # PyTorch takes more than a second to import: help and errors
     from bsdnet.stream.pipeline import StreamPipeline
     from bsdnet.stream.report import StreamReport
     from bsdnet.stream.sink import FileSink, SegmentSink
-    from bsdnet.stream.stats import StreamStats
 
 logger = logging.getLogger(__name__)
 
@@ -61,19 +60,6 @@ def cli(**options: Any) -> int:  # noqa: ANN401 - click's values
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit: errors that a user can mend are one line on stderr."""
     run_command(cli, "bsdnet-run", arguments)
-
-
-class Outcome(NamedTuple):
-    """How the run of one source ended."""
-
-    stats: "StreamStats"
-    """Its statistics."""
-    finished: bool
-    """Whether the outputs have their names."""
-    signal_code: int | None
-    """The exit code of the signal that ended it early, or None."""
-    report: str
-    """The closing lines."""
 
 
 def run(options: dict[str, Any], statistics: Statistics) -> int:

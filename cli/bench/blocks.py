@@ -9,7 +9,8 @@ from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.candidates import load_candidate
 from cli.bench.measure import Case, Row, Settings, measure
-from cli.bench.report import as_json, fps, number, percentiles, publish, size_text, table
+from cli.bench.report import as_json, fps, number, percentiles, publish, table
+from cli.report import describe_size
 
 _OURS = {"block": "fcb", "context": "dasp-avg"}
 
@@ -33,7 +34,7 @@ def measure_blocks(options: dict[str, Any]) -> None:
     for size in options["sizes"]:
         found = {row.case.candidate.spec: row for row in rows if row.case.size == size}
         for kind, number_, entries in (("block", 4, paper.BLOCKS), ("context", 5, paper.CONTEXTS)):
-            parts.append(f"Table {number_} ({kind}), BSDNet-{model.upper()} at {size_text(size)}")
+            parts.append(f"Table {number_} ({kind}), BSDNet-{model.upper()} at {describe_size(size)}")
             parts.append(_table(kind, {name: found[f"{model}:{kind}={name}"] for name in entries}, entries))
     parts.append(_remarks(rows, settings))
     result = {"settings": {"device": str(settings.device), "rounds": settings.rounds}}

@@ -7,7 +7,8 @@ from typing import Any
 
 from bsdnet.runtime.engine_cache import default_folder
 from bsdnet.runtime.segmenter import Segmenter
-from cli.bench.report import number, size_text, table
+from cli.bench.report import number, table
+from cli.report import describe_size
 from cli.terminal import tell
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ def export_engines(options: dict[str, Any]) -> None:
             segmenter.prepare([size], frame_size=options["frame_size"])
             cost_s = time.perf_counter() - start_s
             fate = _fate(before, _engines(folder, size))
-            lines.append([size_text(size), f"{segmenter.backend} {segmenter.precision}", fate, number(cost_s)])
+            lines.append([describe_size(size), f"{segmenter.backend} {segmenter.precision}", fate, number(cost_s)])
     tell(table(["input", "backend", "engine", "seconds"], lines, left=3))
     if folder is not None:
         tell(f"\nengines lie in {folder}")
@@ -48,7 +49,7 @@ def export_engines(options: dict[str, Any]) -> None:
 
 def _engines(folder: Path | None, size: tuple[int, int]) -> dict[Path, int]:
     """Find the engines for an input size and when each was last used, in nanoseconds."""
-    found = [] if folder is None else folder.glob(f"[!.]*-{size_text(size)}-*")
+    found = [] if folder is None else folder.glob(f"[!.]*-{describe_size(size)}-*")
     return {path: path.stat().st_mtime_ns for path in found}
 
 

@@ -20,8 +20,8 @@ from bsdnet.stream.sink import CallbackSink, FileSink, NullSink
 from bsdnet.stream.source import open_source
 from cli.bench.measure import IN_FLIGHT
 from cli.bench.progress import Rounds
-from cli.bench.report import number, publish, size_text, table
-from cli.report import describe_engine, describe_network
+from cli.bench.report import number, publish, table
+from cli.report import describe_engine, describe_network, describe_size
 
 STAGES = ("decode", "infer", "render", "encode")
 _HELD_FRAMES = 24  # in memory at once, shown again and again: 150 MB of 1080p
@@ -125,8 +125,8 @@ def measure_pipeline(options: dict[str, Any]) -> PipelineResult:
                     measured.setdefault(name, []).append(fps)
                 progress.step()
         medians = {name: statistics.median(values) for name, values in measured.items()}
-        height_width = segmenter.size_for(info.size)
-        network = f"{describe_network(segmenter)} {size_text(height_width)}, {describe_engine(segmenter)}"
+        input_size = describe_size(segmenter.size_for(info.size))
+        network = f"{describe_network(segmenter)} {input_size}, {describe_engine(segmenter)}"
     return PipelineResult(
         source=info.name if drawing is None else "demo",
         frame_size=info.size,
@@ -154,7 +154,7 @@ def write_pipeline(result: PipelineResult, options: dict[str, Any]) -> None:
             "\n".join(
                 [
                     f"- bottleneck: {result.bottleneck}; if the stages took turns, {result.in_turn:.1f} FPS",
-                    f"- {result.source}, {size_text(result.frame_size)}; {result.network}",
+                    f"- {result.source}, {describe_size(result.frame_size)}; {result.network}",
                     f"- medians, rounds: {result.rounds}, of {result.frames} frames each; infer: from the decoder's "
                     f"frames to labels, {IN_FLIGHT} under way; render: frame by frame",
                 ]
@@ -163,7 +163,7 @@ def write_pipeline(result: PipelineResult, options: dict[str, Any]) -> None:
     )
     machine_readable = {
         "source": result.source,
-        "frame_size": size_text(result.frame_size),
+        "frame_size": describe_size(result.frame_size),
         "network": result.network,
         "frames": result.frames,
         "rounds": result.rounds,

@@ -9,7 +9,7 @@ import torch
 from bsdnet.machine import describe_machine
 from cli.bench import paper
 from cli.bench.measure import Row
-from cli.bench.report import size_text
+from cli.report import describe_size
 
 _WIDTH_IN, _HEIGHT_IN, _DPI = 9.0, 5.0, 200  # 1800 px: sharp where a page shows it at 900
 _DRAWN = ("BSDNet-S", "BSDNet-B", "SCTNet-S", "SCTNet-B", "DDRNet-23-S", "DDRNet-23", "PIDNet-S")
@@ -93,7 +93,7 @@ def _dress(axes: Any, sizes: list[tuple[int, int]]) -> None:  # noqa: ANN401
     axes.set_yscale("log")
     axes.set_xticks(
         [_pixels(size) for size in sizes],
-        [size_text(size) for size in sizes],
+        [describe_size(size) for size in sizes],
         rotation=35,
         ha="right",
         rotation_mode="anchor",

@@ -10,6 +10,7 @@ from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.measure import IN_FLIGHT, Row, Settings
 from cli.options import NAMED_SIZES
+from cli.report import describe_size
 from cli.terminal import tell
 
 _NONE = "–"  # noqa: RUF001 - the dash of a table's empty cell
@@ -31,11 +32,6 @@ def publish(markdown: str, result: dict[str, Any], options: dict[str, Any], made
         machine = ", ".join(f"{key} {value}" for key, value in made["machine"].items())
         text = f"{markdown}\n\n`{made['command']}`, {made['date']}. Machine: {machine}.\n"
         options["markdown"].write_text(text)
-
-
-def size_text(size: Sequence[int]) -> str:
-    """Write (height, width) as people do, such as 1024x512."""
-    return f"{size[1]}x{size[0]}"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:
@@ -83,7 +79,7 @@ def as_json(row: Row) -> dict[str, Any]:
     return {
         "model": case.candidate.name,
         "weights": case.candidate.weights,
-        "size": size_text(case.size),
+        "size": describe_size(case.size),
         "backend": row.backend,
         "backend_asked": case.backend,
         "precision": row.precision,
@@ -115,7 +111,7 @@ def speed_table(rows: Sequence[Row], settings: Settings) -> str:
         candidate = row.case.candidate
         cells = [
             candidate.name,
-            size_text(row.case.size),
+            describe_size(row.case.size),
             f"{row.backend} {row.precision}",
             number(candidate.parameters / 1e6, 2),
             number(None if row.macs is None else row.macs / 1e9, 2),
@@ -136,7 +132,7 @@ def _remarks(rows: Sequence[Row], settings: Settings) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if row.note:
-            line = f"{row.case.candidate.name} {size_text(row.case.size)} {row.backend} {row.precision}"
+            line = f"{row.case.candidate.name} {describe_size(row.case.size)} {row.backend} {row.precision}"
             reasons.setdefault(row.note, []).append(line)
     remarks = [f"- not measured: {', '.join(lines)}: {reason}" for reason, lines in reasons.items()]
     weights = {row.case.candidate.name: row.case.candidate.weights for row in rows}
@@ -149,7 +145,7 @@ def _remarks(rows: Sequence[Row], settings: Settings) -> list[str]:
         "people's modules: to whatever they give); FPS: by the median"
     )
     if settings.with_frame:
-        size = "the input's size" if settings.frame_size is None else size_text(settings.frame_size)
+        size = "the input's size" if settings.frame_size is None else describe_size(settings.frame_size)
         remarks.append(
             f"- frame: RGB in memory to the overlay in memory, at {size}, one at a time; stream: {IN_FLIGHT} under way"
         )
@@ -167,7 +163,7 @@ def _remarks(rows: Sequence[Row], settings: Settings) -> list[str]:
 def paper_table(rows: Sequence[Row]) -> str:
     """Write what the paper measured on its own hardware, with our figures beside it, for the inputs measured here."""
     sizes = {row.case.size for row in rows}
-    names = {f"{size[1]}x{size[0]}": name.capitalize() for name, size in NAMED_SIZES.items()}
+    names = {describe_size(size): name.capitalize() for name, size in NAMED_SIZES.items()}
     lines = []
     for entry in paper.SPEEDS:
         if entry.size not in sizes:
@@ -175,7 +171,7 @@ def paper_table(rows: Sequence[Row]) -> str:
         ours = [row for row in rows if (row.case.candidate.name, row.case.size) == (entry.method, entry.size)]
         network = max((row.network.fps for row in ours if row.network), default=None)
         stream = max((row.stream.fps for row in ours if row.stream), default=None)
-        size = size_text(entry.size)
+        size = describe_size(entry.size)
         label = f"{size} ({names[size]})" if size in names else size
         lines.append([entry.method, label, str(entry.table), number(entry.fps), number(network), number(stream)])
     header = ["method", "input", "table", f"paper: FPS on {paper.HARDWARE}", "here: network FPS", "here: stream FPS"]
@@ -196,7 +192,7 @@ def write_speed(rows: Sequence[Row], settings: Settings, options: dict[str, Any]
             "device": str(settings.device),
             "rounds": settings.rounds,
             "in_flight": IN_FLIGHT,
-            "frame_size": None if settings.frame_size is None else size_text(settings.frame_size),
+            "frame_size": None if settings.frame_size is None else describe_size(settings.frame_size),
         },
         "rows": [as_json(row) for row in rows],
         "paper": {"hardware": paper.HARDWARE, "rows": [_paper_json(entry) for entry in paper.SPEEDS]},
@@ -209,4 +205,4 @@ def write_speed(rows: Sequence[Row], settings: Settings, options: dict[str, Any]
 
 
 def _paper_json(entry: paper.PaperSpeed) -> dict[str, Any]:
-    return {**asdict(entry), "size": size_text(entry.size)}
+    return {**asdict(entry), "size": describe_size(entry.size)}
