@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bsdnet.picture import Matrix, Picture, YuvEncoding
 
 _SD_MAX_HEIGHT = 719  # players take untagged video up to this height for BT.601, higher video for BT.709
+_FALLBACK_FPS = 25.0
 
 _MATRICES = {  # of AVColorSpace, as H.273 numbers them, the ones that swscale knows
     1: Colorspace.ITU709,
@@ -77,6 +78,12 @@ def square_width_of(stream: VideoStream) -> Fraction:
     """By what to multiply the width of a stream's pictures so that pixels are square."""
     aspect = as_fraction(stream.sample_aspect_ratio)
     return aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)
+
+
+def announced_fps(stream: VideoStream) -> float:
+    """Frames per second on average, as a stream announces them; 25 where it announces none that can be."""
+    rates = (stream.average_rate, stream.guessed_rate)
+    return next((float(rate) for rate in rates if rate and 0.01 <= float(rate) <= 1000), _FALLBACK_FPS)
 
 
 def as_fraction(value: Fraction | None) -> Fraction:

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from bsdnet.decoding import as_fraction, decoded_picture, square_width_of
+from bsdnet.decoding import announced_fps, as_fraction, decoded_picture, square_width_of
 from bsdnet.errors import ConfigError, SourceError
 from bsdnet.picture import Picture
 from bsdnet.stream.continuity import LONGEST_STEP_S, RESET_S
@@ -38,7 +38,6 @@ _SEEK_TOLERANCE_S = 1e-6  # so that a frame's own time finds this frame whatever
 _SEEK_BACK_S = (0.0, 2.0, 10.0, 60.0, math.inf)  # not every demuxer lands before what is asked for: try farther back
 _BEFORE_START_S = -10.0  # where to go to get the first frame for certain
 _CLOSE_TIMEOUT_S = 1.0
-_FALLBACK_FPS = 25.0
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ class FileSource(VideoSource):
         try:
             self._adopt(self._container)
             self._time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
-            self._fps = _fps(self._stream)
+            self._fps = announced_fps(self._stream)
             self._start_pts = self._find_start()
             self._square_width = square_width_of(self._stream)
             self._reformatter = VideoReformatter()
@@ -370,10 +369,3 @@ def _video_stream(container: InputContainer, path: Path) -> VideoStream:
             return stream
     kinds = sorted({"a cover picture" if stream.type == "video" else stream.type for stream in container.streams})
     raise SourceError(f"{path} has no video stream; it holds {' and '.join(kinds) or 'nothing'}")
-
-
-def _fps(stream: VideoStream) -> float:
-    for rate in (stream.average_rate, stream.guessed_rate):
-        if rate and 0.01 <= float(rate) <= 1000:
-            return float(rate)
-    return _FALLBACK_FPS

@@ -18,7 +18,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from bsdnet.decoding import as_fraction, decoded_picture, square_width_of
+from bsdnet.decoding import announced_fps, as_fraction, decoded_picture, square_width_of
 from bsdnet.errors import SourceError
 from bsdnet.stream.arrival import Backlog
 from bsdnet.stream.live import LiveSource
@@ -30,7 +30,6 @@ SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "tcp", "rtmp", "rtmps", "srt
 _ANALYSE_US = "500000"  # what comes meanwhile is shown late, and FFmpeg would look for further streams for seconds
 _MAX_DAMAGED_IN_A_ROW = 100
 _MAX_IN_DECODER = 64
-_FALLBACK_FPS = 25.0
 
 
 class NetworkSource(LiveSource):
@@ -82,7 +81,7 @@ class _NetworkConnection:
             self._stream.codec_context.flags |= Flags.low_delay  # no threads that hold back a frame each
             self._time_base = as_fraction(self._stream.time_base) or Fraction(1, 90_000)
             self.is_recording = bool(self._container.duration)
-            self.fps = _fps(self._stream)
+            self.fps = announced_fps(self._stream)
         except BaseException:
             self._container.close()
             raise
@@ -208,8 +207,3 @@ def _video_stream(container: InputContainer) -> VideoStream:
         if stream.codec_context is not None:
             return stream
     raise SourceError("it sends no video that can be decoded")
-
-
-def _fps(stream: VideoStream) -> float:
-    rates = (stream.average_rate, stream.guessed_rate)
-    return next((float(rate) for rate in rates if rate and 0.01 <= float(rate) <= 1000), _FALLBACK_FPS)

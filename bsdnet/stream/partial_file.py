@@ -15,9 +15,13 @@ if sys.platform != "win32":
     import fcntl
 
 
+PARTIAL_SUFFIX = ".part"
+"""What the name of a file ends in until it is finished."""
+
+
 def partial_path(path: Path) -> Path:
-    """Where a video is written until it is finished."""
-    return path.parent / f"{path.name}.part"
+    """Where a file is written until it is finished."""
+    return path.parent / f"{path.name}{PARTIAL_SUFFIX}"
 
 
 class PartialFile:

@@ -8,10 +8,8 @@ import av
 
 from bsdnet.errors import SourceError
 from bsdnet.stream.demux import iter_packets
-from bsdnet.stream.partial_file import PartialFile, check_target, lock, partial_path
+from bsdnet.stream.partial_file import PARTIAL_SUFFIX, PartialFile, check_target, lock
 from bsdnet.stream.video_writer import FORMATS
-
-_SUFFIX = partial_path(Path("x")).suffix
 
 
 class Rescued(NamedTuple):
@@ -41,8 +39,8 @@ def rescue(part: str | Path, *, overwrite: bool = False) -> Rescued:
         SinkError: the target exists, or cannot be written.
     """
     part = Path(part)
-    if part.suffix != _SUFFIX:
-        raise SourceError(f"{part} is not called like a partial file; expected a name such as out.mp4{_SUFFIX}")
+    if part.suffix != PARTIAL_SUFFIX:
+        raise SourceError(f"{part} is not called like a partial file; expected a name such as out.mp4{PARTIAL_SUFFIX}")
     target = part.with_suffix("")
     check_target(target, tuple(FORMATS))
     try:

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 
 from bsdnet.errors import BsdnetError, SinkError
-from bsdnet.stream.partial_file import partial_path
+from bsdnet.stream.partial_file import PARTIAL_SUFFIX, partial_path
 from bsdnet.stream.rescue import rescue
 
 logger = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class SegmentStore:
         return self._numbered("")
 
     def _left_over(self) -> list[tuple[int, Path]]:
-        return self._numbered(partial_path(Path("x")).suffix)
+        return self._numbered(PARTIAL_SUFFIX)
 
     def _numbered(self, ending: str) -> list[tuple[int, Path]]:
         """The segments there are whose names end so, without that ending, by number."""
