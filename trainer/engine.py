@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import broadcast
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from bsdnet.devices import cudnn_search
 from bsdnet.errors import TrainingError, first_line
 from trainer.distributed import Processes, agree, sum_over_processes
 from trainer.monitor import RunMonitor
+from trainer.moving_average import MovingAverage
 from trainer.recipes import OptimizerRecipe
 from trainer.schedule import learning_rate, set_learning_rate
 from trainer.state import Progress, Stateful, load_state, save_state
@@ -153,10 +153,7 @@ class Loop:
         self._device = next(task.objective.parameters()).device
         self._optimizer = task.optimizer()
         self._scaler = torch.amp.GradScaler(self._device.type, enabled=recipe.precision == "fp16")
-        self._average: AveragedModel | None = None
-        if recipe.ema_decay > 0:
-            average = get_ema_multi_avg_fn(recipe.ema_decay)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(task.network, multi_avg_fn=average, use_buffers=True)
+        self._average = MovingAverage(task.network, recipe.ema_decay) if recipe.ema_decay > 0 else None
         self._stateful: dict[str, Stateful | None] = {
             "objective": task.objective, "optimizer": self._optimizer, "scaler": self._scaler, "average": self._average,
         }  # fmt: skip
