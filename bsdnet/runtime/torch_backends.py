@@ -281,9 +281,11 @@ def _record(run: Run, still: Tensor, stream: torch.cuda.Stream) -> tuple[torch.c
                 raise
     except Exception as error:
         # Where ending the recording fails, which it does if anything in it has, PyTorch (CUDAGraph::capture_end) goes
-        # on giving memory to it, and defers for good the freeing of all that several streams have used.
+        # on giving memory to it, and defers for good the freeing of all that several streams have used. What was given
+        # to it already would be lost to all others, too.
         with suppress(AttributeError, RuntimeError):  # private; or it has ended after all
             torch._C._cuda_endAllocateToPool(still.device.index, pool)
+            torch._C._cuda_releasePool(still.device.index, pool)
         try:
             # Ending a recording that has failed fails, too, and says only that it has: the reason would be lost.
             raise (cause or error) from None

@@ -34,6 +34,7 @@ class StandIn:
         self.priorities = []
         self.recording = threading.Lock()
         self.open_pools = set()
+        self.held_pools = set()
 
     def stream(self, device, priority=0):
         self.priorities.append(priority)
@@ -47,6 +48,7 @@ class StandIn:
         assert capture_error_mode == "thread_local"
         assert self.recording.acquire(blocking=False), "one graph at a time"
         self.open_pools.add(pool)
+        self.held_pools.add(pool)  # by the graph, until it goes; but not by one that failed
         try:
             yield
             self.open_pools.remove(pool)  # CUDAGraph::capture_end does not come so far if anything has failed
@@ -60,6 +62,9 @@ class StandIn:
             raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
         self.open_pools.remove(pool)
 
+    def release(self, device, pool):
+        self.held_pools.remove(pool)
+
 
 @pytest.fixture
 def cuda(monkeypatch):
@@ -70,6 +75,7 @@ def cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "graph", stand_in.graph)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", stand_in.end_allocation, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_releasePool", stand_in.release, raising=False)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: type("Graph", (), {"replay": lambda self: None})())
     return stand_in
 
@@ -95,6 +101,7 @@ def test_a_replay_reads_and_writes_the_memory_that_was_recorded(cuda):
     first, second = replay(torch.ones(1, 3, 4, 4)), replay(torch.full((1, 3, 4, 4), 5.0))
     assert first is second
     assert recorded.unique().tolist() == [5]
+    assert len(cuda.held_pools) == 1, "the memory is the graph's to give back"
 
 
 def test_algorithms_are_looked_for_before_and_the_users_choice_is_left(cuda, monkeypatch):
@@ -125,6 +132,7 @@ def test_a_recording_that_fails_says_why(cuda):
     with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
         capture(run, torch.zeros(1, 3, 4, 4))
     assert not cuda.open_pools, "the next recordings' memory would go there, and other memory would never be freed"
+    assert not cuda.held_pools, "its memory would serve nobody any more"
 
 
 def test_two_threads_record_one_after_the_other(cuda):
