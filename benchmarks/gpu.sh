@@ -55,7 +55,7 @@ tests() { # NAME SECONDS OPTIONS...
 }
 
 part machine 60 bash -c 'nvidia-smi; "$0" -m torch.utils.collect_env' "$python"
-mapfile -t marked < <(grep -rlE 'mark\.gpu\b' tests)
+marked() { grep -rlE --include='*.py' 'mark\.gpu\b' tests | grep -E "$@"; } # PATTERN
 tests tests-cuda 150 -m gpu -k 'not compile' tests/runtime/test_cuda.py tests/runtime/test_backends.py
 tests tests-kernels 150 ${TINY:+--collect-only} tests/runtime/test_kernels.py
 bench headline 90 --model s --size "$middle" --no-memory
@@ -75,7 +75,10 @@ bench blocks 200 blocks --model b --size "$large"
 bench backends 200 --model s --model b "${sizes[@]}" --backend eager --backend cudagraph --backend tensorrt --no-memory
 bench compile-s 200 --model s --size "$small" --backend cudagraph --backend compile --no-memory
 bench compile-b 300 --model b --size "$large" --backend cudagraph --backend compile --no-memory
-tests tests-all 400 -m gpu "${marked[@]}"
+# Apart from one another: without PyAV the trainer's conftest.py ends all that pytest was given together with it.
+tests tests-others 400 -m gpu $(marked -v '^tests/(stream|trainer)/')
+tests tests-stream 100 -m gpu $(marked '^tests/stream/')
+tests tests-training 100 -m gpu $(marked '^tests/trainer/')
 if [[ ${CAMVID:-} ]]; then
     part training 200 "$python" benchmarks/training_speed.py --data-dir "$CAMVID" --device "$device" --workers "$(($(nproc) - 1))" \
         --output "$out/training.json"
