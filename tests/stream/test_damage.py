@@ -139,6 +139,8 @@ class TestCounting:
             ([0, 3, 6, 9, 12], True, 0),  # another rate than the one announced
             ([0, 1, 2, 3, 2, 3, 4, 5, 6, 7, 8, 9, 10], True, 0),  # repeated
             ([0, 1, 2, 8, 5, 6, 9, 10, 11, 12, 13], True, 3),  # two come late
+            ([0, 1, 2, 6, 7, 8, 0, 1, 2, 9], True, 3),  # begun anew, before the gap
+            ([0, 1, 2, 3, 2, 4, 5, 8, 9, 10], True, 2),  # one comes late that was not missing
             ([0, 1, 2, 3, 1e6, 1e6 + 1, 1e6 + 2], True, 0),  # a damaged timestamp
         ],
     )
@@ -162,6 +164,20 @@ class TestCounting:
         for _ in range(7):
             losses.fail()
         assert losses.count == 7
+
+    @pytest.mark.parametrize(
+        ("frames", "expected"),
+        [
+            ([0, 1, 2, 5, 6, 7, 8], 4),  # if it is cut off, what it skips was lost too
+            ([0, 1.4, 2.2, 5, 6.5, 7, 8], 0),  # at a variable rate the last frame may last for long
+        ],
+    )
+    def test_a_file_that_ends_before_it_says(self, frames: list[float], expected: int) -> None:
+        losses = Losses(Fraction(1, 25))
+        for frame in frames:
+            losses.give(Fraction(frame) / 25)
+        losses.end(given=7, indexed=0, end_s=Fraction(11, 25))
+        assert losses.count == expected
 
 
 class TestLedger:

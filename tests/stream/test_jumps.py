@@ -167,6 +167,10 @@ def test_a_stream_is_put_on_one_line(times: tuple[float, ...], expected: list[fl
     assert placed(*times) == expected
 
 
+def test_after_a_damaged_timestamp_the_next_one_may_be_early() -> None:
+    assert placed(5, 5.5, 900, 5.9, 6.4, duration=0.5) == [5, 5.5, 6, 5.9, 6.4]
+
+
 def test_sound_follows_its_pictures_where_both_begin_anew() -> None:
     pictures: Continuity[str] = Continuity()
     sound: Continuity[str] = Continuity()
