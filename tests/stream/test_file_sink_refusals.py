@@ -106,12 +106,18 @@ class TestFileSinkRefusals:
         with pytest.raises(SinkError, match="permission denied"):
             MaskFolderSink(unwritable_dir / "masks", CAMVID_11)
 
-    @pytest.mark.parametrize("through", ["same", "link", "dots"])
+    @pytest.mark.parametrize("through", ["same", "link", "dots", "twin"])
     def test_input_as_target(self, tmp_path: Path, through: str) -> None:
         clip = write_clip(tmp_path / "clip.mp4", [numbered(1)] * 3)
         (tmp_path / "link.mp4").symlink_to(clip)
+        (tmp_path / "twin.mp4").hardlink_to(clip)
         (tmp_path / "folder").mkdir()
-        names = {"same": clip, "link": tmp_path / "link.mp4", "dots": tmp_path / "folder" / ".." / "clip.mp4"}
+        names = {
+            "same": clip,
+            "link": tmp_path / "link.mp4",
+            "dots": tmp_path / "folder" / ".." / "clip.mp4",
+            "twin": tmp_path / "twin.mp4",
+        }
         self.check(names[through], "input", overwrite=True, source_path=clip)
 
     def test_input_as_partial_file(self, tmp_path: Path) -> None:
