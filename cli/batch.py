@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -190,17 +191,13 @@ def _output_name(source: str, journal: Journal, taken: dict[str, str]) -> str:
     while not path.exists() and glob.has_magic(path.name):  # a pattern of images is called like its folder
         path = path.parent
     suffix = path.suffix.lower() if path.suffix.lower() in FORMATS else ".mp4"
-    parts = [path.stem if path.is_file() else path.name or "images", *(parent.name for parent in path.parents)]
-    name = parts[0]
-    for parent in parts[1:]:
+    name = path.stem if path.is_file() else path.name or "images"
+    for parent in filter(None, (parent.name for parent in path.parents)):
         if _is_free(name, key, taken):
             break
         name = f"{parent}-{name}"
-    number = 1
-    while not _is_free(name, key, taken):
-        number += 1
-        name = f"{name.removesuffix(f'-{number - 1}')}-{number}"
-    return name + suffix
+    numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(free for free in numbered if _is_free(free, key, taken)) + suffix
 
 
 def _is_free(name: str, key: str, taken: dict[str, str]) -> bool:

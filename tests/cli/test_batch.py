@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from cli import run as run_module
-from cli.batch import run_batch
-from cli.journal import NAME, Journal
+from cli.batch import _output_name, run_batch
+from cli.journal import NAME, Entry, Journal
 from tests.cli.conftest import SIZE, Result, Run
 from tests.stream.media import decoded_times, numbered, write_clip
 
@@ -110,6 +110,14 @@ class TestDoneBefore:
     def test_another_option(self) -> None:
         assert self.is_redone("--alpha", "0.7")
 
+    def test_other_weights_of_the_same_name(self, weights: Path) -> None:
+        own = shutil.copy(weights, "own.safetensors")
+        assert self.is_redone("--weights", own)
+        self.before = Path("out/a.mp4").stat().st_mtime_ns
+        assert not self.is_redone("--weights", own)
+        os.utime(own, ns=(1, 1))
+        assert self.is_redone("--weights", own)
+
     def test_another_source(self) -> None:
         os.utime("a.mp4", ns=(1, 1))
         assert self.is_redone()
@@ -182,12 +190,13 @@ def test_a_source_that_may_not_be_looked_at_does_not_stop_the_others(run: Run, c
     assert "File name too long" in result.stdout
 
 
-def test_pictures_below_a_pattern_are_part_of_its_stamp(run: Run, clips: Path):
+@pytest.mark.parametrize("source", ["deep/**/*.png", "deep/down"])
+def test_pictures_in_a_folder_or_below_a_pattern_are_part_of_its_stamp(run: Run, clips: Path, source: str):
     Path("deep/down").mkdir(parents=True)
     shutil.copy(_png(clips), "deep/down/0.png")
-    assert rows(run("deep/**/*.png", "a.mp4", "-o", "out/"))[0][1] == "1"
+    assert rows(run(source, "a.mp4", "-o", "out/"))[0][1] == "1"
     shutil.copy(_png(clips), "deep/down/1.png")
-    assert rows(run("deep/**/*.png", "a.mp4", "-o", "out/", "-y"))[0][1] == "2"
+    assert rows(run(source, "a.mp4", "-o", "out/", "-y"))[0][1] == "2"
 
 
 def test_masks_go_into_folders_of_their_own(run: Run, clips: Path):
@@ -211,6 +220,17 @@ def test_names_differ_in_more_than_the_suffix_so_that_masks_do(run: Run, clips: 
     folder = clips.name
     assert outputs() == {"a.mp4", f"{folder}-a.mkv"}
     assert {path.name: len(list(path.iterdir())) for path in Path("masks").iterdir()} == {"a": 5, f"{folder}-a": 3}
+
+
+def test_where_all_folders_around_do_not_tell_names_apart_a_number_does(clips: Path):
+    shutil.copy("a.mp4", "drive-1.mp4")
+    names = ["drive-1"]
+    for parent in clips.parts[:0:-1]:
+        names.append(f"{parent}-{names[-1]}")
+    taken = dict.fromkeys(names, "another source")
+    assert _output_name("drive-1.mp4", Journal(clips), taken) == f"{names[-1]}-2.mp4"
+    taken[f"{names[-1]}-2"] = "a third one"
+    assert _output_name("drive-1.mp4", Journal(clips), taken) == f"{names[-1]}-3.mp4"
 
 
 @pytest.mark.parametrize(
@@ -276,6 +296,15 @@ def test_the_journal_is_json_line_by_line(run: Run, clips: Path):
         (str(clips / "a.mp4"), 5, 0),
         (str(clips / "b.mkv"), 3, 0),
     ]
+
+
+def test_an_entry_is_on_the_disk_once_it_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    forced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: forced.append((tmp_path / NAME).read_text().count("\n")))
+    entry = Entry(source="/a.mp4", source_stamp=[1, 2], output="a.mp4", output_bytes=3, options={}, frames=4, lost=0)
+    Journal(tmp_path).add(entry)
+    assert forced == [1]
+    assert Journal(tmp_path).entries == {"/a.mp4": entry}
 
 
 def _png(folder: Path) -> Path:

@@ -211,6 +211,7 @@ def test_a_backend_that_this_machine_does_not_have(refused: Callable[..., None])
         (["clip.mp4", "-o", "new.mp4", "--stats", "new.mp4.part"], "--output and --stats both name new.mp4"),
         (["clip.mp4", "-o", "link.mp4", "--classes-csv", "clip.mp4"], "--output and --classes-csv"),
         (["--camera", "clip.mp4", "-o", "new.mp4"], "give it as SOURCE"),
+        (["clip.mp4", "--camera", "0", "-o", "new.mp4"], "give one thing to segment: SOURCE or --camera"),
         (["empty", "--masks", "./empty/", "-y"], "--masks names the source, empty"),
         (["clip.mp4", "-o", "out.mp4", "--size", "1x1"], "32 to 9999"),
         (["clip.mp4", "-o", "out.mp4", "--size", "large"], "seg50, seg75, seg100 or auto"),
@@ -235,6 +236,7 @@ def test_a_backend_that_this_machine_does_not_have(refused: Callable[..., None])
         (["clip.mp4", "-o", "out.mp4", "--segment-budget", "1GB"], "--segment-budget needs --segment"),
         (["clip.mp4", "-o", "out.mp4", "--segment", "60", "--segment-budget", "much"], "such as 10GB"),
         (["clip.mp4", "--rescue", "out.mp4.part"], "--rescue takes no SOURCE"),
+        (["--camera", "0", "--rescue", "out.mp4.part"], "--rescue takes no SOURCE"),
         (["clip.mp4", "-o", "out.mp4", "--colour"], "No such option"),
     ],
 )

@@ -5,8 +5,9 @@ from pathlib import Path
 import av
 import pytest
 
-from bsdnet.stream.sink import FileSink
+from bsdnet.stream.sink import FileSink, SegmentSink
 from cli.options import parse_bytes
+from cli.outputs import written
 from tests.cli.conftest import Run, run_main
 from tests.cli.test_options import CONTEXT, OPTIONS
 from tests.stream.media import INFO, decoded_times, result
@@ -42,6 +43,24 @@ def test_segments(run: Run, tmp_path: Path):
     again = run("demo", "-o", tmp_path / "out.mkv", "--segment", 1, "--segment-budget", "1kB", "--frames", 3)
     assert again.summary["output"] == str(tmp_path / "out-000003.mkv")
     assert [path.name for path in tmp_path.iterdir()] == ["out-000003.mkv"]
+
+
+def test_what_a_stopped_run_has_left_is_named(tmp_path: Path):
+    sink = SegmentSink(tmp_path / "out.mp4", segment_s=1)
+    sink.open(INFO)
+    for index in range(28):
+        sink.write(result(index))
+    sink.abort()
+    (tmp_path / "plain.mp4.part").touch()
+    options = {name: tmp_path / file for name, file in (("output", "out.mp4"), ("record", "plain.mp4"))}
+    found = written({**options, "masks": None, "classes_csv": tmp_path / "classes.csv"}, [sink], finished=False)
+    assert found.pop("encoder").startswith(f"{sink.encoder.codec}: ")
+    assert found == {
+        "output": tmp_path / "out-000001.mp4",
+        "partial": tmp_path / "out-000002.mp4.part",
+        "record": tmp_path / "plain.mp4.part",
+        "classes": tmp_path / "classes.csv.part",
+    }
 
 
 def test_a_rescue(tmp_path: Path):
