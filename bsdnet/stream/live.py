@@ -90,7 +90,7 @@ class LiveSource(VideoSource):
         picture, number = taken
         self._shown = picture.convert()
         if self._first_number is None:
-            self._first_number = number if self._info.live else 0
+            self._first_number = number
         index = number - self._first_number + self._num_repeated
         if self._info.live:
             return self._frame(self._shown, index, picture.captured_at_s)

@@ -274,6 +274,17 @@ class TestLiveSource:
         time.sleep(0.05)
         assert source.signal == ended
 
+    def test_what_comes_after_a_silence_comes_after_the_repetitions(self, serve):
+        server = serve((3, "stall"))
+        with LiveSource("fake", server.connect, ReconnectPolicy(notice_s=0.1)) as source:
+            frames = [source.read()]
+            while not frames[-1].repeated:
+                frames.append(source.read())
+            server.free.set()
+            while frames[-1].repeated:
+                frames.append(source.read())
+        assert all(later.index > earlier.index for earlier, later in pairwise(frames))
+
     @pytest.mark.parametrize(
         ("then", "words"),
         [("refuse", "fake: connection refused"), ("lose", "reset"), ("hang", r"no picture for 0\.3 s")],
@@ -301,7 +312,7 @@ class TestLiveSource:
             for frame in source:
                 time.sleep(0.02)
                 frames.append(frame)
-        assert [number_in(frame) for frame in frames] == list(range(20))
+        assert [number_in(frame) for frame in frames] == [frame.index for frame in frames] == list(range(20))
         assert [frame.time_s for frame in frames] == [number / FPS for number in range(20)]
         assert [frame.pts for frame in frames] == [900 * number for number in range(20)]
         assert source.signal.outage_s == 0

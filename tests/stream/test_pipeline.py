@@ -51,6 +51,13 @@ class TestFlow:
         _, stats = pipeline.stats.sinks
         assert (stats.frames, stats.skipped) == (2, 38)
 
+    def test_a_live_sink_gets_what_one_that_gets_every_frame_has_no_room_for(self):
+        every, shown = FakeSink("every", hold=True), FakeSink("shown", live=True)
+        with StreamPipeline(FakeSource(40), FakeSegmenter(), [every, shown], queue_frames=1) as pipeline:
+            pipeline.start()
+            assert eventually(lambda: shown.indices[-1:] == [2])  # one is being written, one waits, one has no room
+            every.gate.set()
+
     def test_the_segmenter_is_asked_for_what_any_sink_wants(self):
         segmenter = FakeSegmenter()
         one, two = FakeSink(wants=frozenset({"labels"})), FakeSink(wants=frozenset({"rendered"}), live=True)
@@ -105,15 +112,26 @@ class TestFlow:
 
         def annotate(rendered, stats):
             calls.append(stats)
+            time.sleep(0.002)
             return Picture(planes=(rendered.rgb + 100,))
 
         wants = frozenset({"rendered"})
         one, two = FakeSink("one", wants), FakeSink("two", wants)
-        run(FakeSource(5), one, two, segmenter=FakeSegmenter(mark=5), annotate=annotate)
+        pipeline = run(FakeSource(5), one, two, segmenter=FakeSegmenter(mark=5), annotate=annotate)
         assert len(calls) == 5
+        assert pipeline.stats.latency["render"].mean_ms >= 2.0 + 2.0  # the segmenter's share, and ours
         assert calls[-1].frames_in >= 1
         for sink in (one, two):
             assert all((result.prediction.rendered.rgb == 105).all() for result in sink.results)
+
+    @pytest.mark.parametrize("refresh_s", [0.0, 3600.0])
+    def test_the_numbers_on_a_picture_change_so_often_that_they_can_be_read(self, refresh_s, monkeypatch):
+        monkeypatch.setattr("bsdnet.stream.pipeline._HUD_REFRESH_S", refresh_s)
+        seen = []
+        sink = FakeSink(wants=frozenset({"rendered"}))
+        run(FakeSource(40, read_s=0.001), sink, annotate=lambda rendered, stats: seen.append(stats) or rendered)
+        known = {id(stats) for stats in seen if stats.fps_out}  # until there is a rate, it is looked for
+        assert len(known) == 1 if refresh_s else len(known) > 5
 
     def test_nothing_is_annotated_where_nothing_is_rendered(self):
         run(FakeSource(3), FakeSink(), annotate=lambda rendered, stats: pytest.fail("called"))

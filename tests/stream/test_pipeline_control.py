@@ -154,15 +154,18 @@ class TestSeek:
             assert sink.indices == [0, *range(50, 60)]  # frame 0 was being written
 
     def test_while_a_prediction_is_under_way(self):
-        segmenter, sink = FakeSegmenter(), FakeSink()
+        segmenter, sink, drawn = FakeSegmenter(), FakeSink(wants=frozenset({"rendered"})), []
         segmenter.gate.clear()
-        pipeline = StreamPipeline(FakeSource(60), segmenter, [sink])
+        pipeline = StreamPipeline(
+            FakeSource(60), segmenter, [sink], annotate=lambda picture, stats: drawn.append(picture) or picture
+        )
         start_read_ahead(pipeline)
         assert eventually(lambda: segmenter.submitted == [0, 1])
         pipeline.seek(0.5)
         segmenter.gate.set()
         assert pipeline.wait(5.0)
         assert sink.indices == list(range(50, 60))
+        assert len(drawn) == 10  # nothing is drawn on what nobody will see
 
     def test_keep_open_pauses_at_the_end_and_plays_again(self):
         sink = FakeSink()

@@ -245,6 +245,13 @@ class TestErrors:
             pipeline.wait(5.0)
         assert "second cannot write" in caplog.text
 
+    def test_a_source_that_cannot_be_closed_spoils_nothing(self, monkeypatch, caplog):
+        source, sink = FakeSource(5), FakeSink()
+        monkeypatch.setattr(source, "close", lambda: 1 / 0)
+        assert run(source, sink).state is PipelineState.FINISHED
+        assert sink.events == ["open", "finish"]
+        assert "fake could not be closed: division by zero" in caplog.text
+
     def test_stop_does_not_raise_what_wait_raised(self):
         with StreamPipeline(FakeSource(fail_at=0), FakeSegmenter(), [FakeSink()]) as pipeline:
             pipeline.start()

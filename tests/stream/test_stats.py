@@ -56,6 +56,7 @@ def test_the_rate_falls_when_the_stream_stalls(clock):
         clock.now_s += 0.25
     assert rates[0] == pytest.approx(30.0)
     assert rates == sorted(rates, reverse=True)
+    assert rates[4] == pytest.approx(30.0 / 3, rel=0.1)  # a second of the last 1.5 s was silent
     assert rates[-1] == 0.0
 
 
