@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 
+from bsdnet.stream.audio_copy import _continuous
 from bsdnet.stream.continuity import MAX_GAP_S, Continuity
 from bsdnet.stream.file_sink import FileSink
 from bsdnet.stream.file_source import FileSource
@@ -184,6 +187,31 @@ def test_sound_follows_its_pictures_where_both_begin_anew() -> None:
     sound.shift = Fraction(5)
     sound.follow(pictures)
     assert sound.shift == 5
+
+
+def moved(*packets: tuple[str, float]) -> list[tuple[str, float]]:
+    """Say where packets, each of a kind and a second long, are moved to; by kind, in the order in which they come."""
+    seconds = [
+        SimpleNamespace(
+            stream=SimpleNamespace(type=kind), stream_index=kind == "audio", dts=round(time * 10), pts=None,
+            time_base=Fraction(1, 10), duration=10,
+        )
+        for kind, time in packets
+    ]  # fmt: skip
+    return sorted(((packet.stream.type, packet.dts / 10) for packet in _continuous(iter(seconds))), key=itemgetter(0))
+
+
+def test_packets_that_jump_at_the_end_come_too() -> None:
+    packets = [("audio", 5), ("audio", 6), ("audio", 30), ("video", 5), ("video", 6), ("video", 20)]
+    assert moved(*packets) == packets
+
+
+def test_sound_that_ends_a_little_before_its_pictures_is_beside_them_again_after_a_new_beginning() -> None:
+    sound = [("audio", time) for time in (10, 10.6, 0, 1, 2, 3)]
+    pictures = [("video", time) for time in (10, 11, 0, 1, 2, 3)]
+    both = [packet for pair in zip(pictures, sound, strict=True) for packet in pair]
+    assert moved(*both)[4:6] == [("audio", 14), ("audio", 15)]
+    assert moved(*both)[-2:] == [("video", 14), ("video", 15)]
 
 
 def test_a_cover_is_no_picture_that_sound_goes_on_after(tmp_path: Path) -> None:

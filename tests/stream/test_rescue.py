@@ -39,6 +39,8 @@ class TestRescue:
     def test_all_that_was_written_is_saved(self, tmp_path: Path, suffix: str, sound: str) -> None:
         part = left_over(tmp_path, suffix, sound)
         found, heard = decoded_times(part), [digest for digest, _ in sound_packets(part)]
+        with av.open(str(part)) as container:
+            tag = container.streams.video[0].codec_context.codec_tag
         rescued = rescue(part)
         out = tmp_path / f"out{suffix}"
         assert [path.name for path in tmp_path.iterdir()] == [out.name]
@@ -50,6 +52,7 @@ class TestRescue:
         assert [digest for digest, _ in sound_packets(out)] == heard
         assert len(heard) > 40
         with av.open(str(out)) as container:
+            assert container.streams.video[0].codec_context.codec_tag == tag
             assert container.duration / 1e6 == pytest.approx(len(times) / 25, abs=1.0)
             assert sum(1 for _ in container.decode(audio=0)) > 40
 

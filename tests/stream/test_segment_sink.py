@@ -164,6 +164,13 @@ class TestBudget:
         record(tmp_path, 75, budget_bytes=1)
         assert names(tmp_path) == ["out-000003.mp4"]
 
+    def test_room_is_made_before_the_first_frame(self, tmp_path: Path) -> None:
+        record(tmp_path, 75)
+        sink = SegmentSink(tmp_path / "out.mp4", segment_s=1, budget_bytes=1)
+        sink.open(INFO)
+        assert names(tmp_path) == ["out-000003.mp4"]
+        sink.abort()
+
     def test_what_we_did_not_make_stays(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         others = tmp_path / "others"
         others.mkdir()
