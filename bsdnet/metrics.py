@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 
 class ConfusionMatrix:
-    """Pixels counted by true and predicted class; those whose true class is 255 or above all classes are left out.
+    """Pixels counted by true and predicted class; those whose true class is 255, or none of the classes, are left out.
 
     Args:
         num_classes: number of classes.

@@ -6,7 +6,7 @@ from bsdnet.metrics import ConfusionMatrix
 
 def test_iou_of_a_hand_counted_picture():
     matrix = ConfusionMatrix(3)
-    matrix.update(np.array([[0, 0, 1], [1, 255, 1], [0, 3, 255]]), np.array([[0, 1, 1], [1, 0, 0], [1, 2, 2]]))
+    matrix.update(np.array([[0, 0, 1], [1, 255, 1], [0, 3, -1]]), np.array([[0, 1, 1], [1, 0, 0], [1, 2, 2]]))
     np.testing.assert_array_equal(matrix.counts, [[1, 2, 0], [1, 2, 0], [0, 0, 0]])  # (true class, predicted class)
     # class 0: 1 hit, 2 missed, 1 false -> 1/4; class 1: 2 hits, 1 missed, 2 false -> 2/5; class 2 does not occur.
     np.testing.assert_allclose(matrix.iou, [1 / 4, 2 / 5, np.nan])

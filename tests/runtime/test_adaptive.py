@@ -191,7 +191,7 @@ def test_a_size_that_is_slower_than_its_pixels_promise_is_not_tried_for_ever():
         busy = 1.4 if controller.size == LADDER[0] else 0.7 * relative_time(controller.size, 0)
         switch = controller.record(controller.size, busy / TARGET_FPS)
         rises += switch is not None and switch.after > switch.before
-    assert 2 <= rises <= 22, "it would be 190 if each try came as soon"
+    assert 15 <= rises <= 22, "it would be 190 if each try came as soon, and 8 if the wait grew for ever"
 
 
 def test_patience_returns_when_a_larger_size_proves_itself():

@@ -84,6 +84,17 @@ def test_the_average_moves_with_the_picture(step_px):
     torch.testing.assert_close(result[..., inner, inner], clean[1][..., inner, inner], atol=1.6, rtol=0)
 
 
+@pytest.mark.parametrize("step_px", [4, 12])
+def test_motion_is_found_to_a_fraction_of_a_cell(step_px):
+    """At a usual input size: in small pictures OpenCV looks closely by itself."""
+    wide, smoother = texture((560, 1040)), Smoother()
+    for x in (40, 40 + step_px):
+        turn = smoother.turn(Picture(planes=(np.ascontiguousarray(wide[8:552, x : x + 960]),)), (544, 960))
+    was_x = (turn.guide[..., 0] + 1) * 120 / 2 - 0.5
+    moved = (was_x - np.arange(120))[3:-3, 3:-3]
+    assert np.abs(moved - step_px / 8).mean() < 0.02
+
+
 def test_where_the_picture_changes_the_frame_speaks_for_itself():
     before = texture(INPUT)
     now = before.copy()
@@ -195,7 +206,9 @@ def test_after_a_cut_frames_are_averaged_again(smoother):
 
 def test_steady_motion_and_frames_of_one_colour_are_no_cuts():
     grey = [Picture(planes=(np.full((*INPUT, 3), 90, np.uint8),))] * 4
-    for frames in (moving(6), moving(6, 16), grey):
+    levels = 90 + np.random.default_rng(0).integers(0, 2, (4, *CELLS, 1), np.uint8)  # a camera's noise in it
+    noisy = [Picture(planes=(level.repeat(8, 0).repeat(8, 1).repeat(3, 2),)) for level in levels]
+    for frames in (moving(6), moving(6, 16), grey, noisy):
         smoother = Smoother()
         cuts = [left_as_it_is(smoother, frame) for frame in frames]
         assert cuts == [True] + [False] * (len(frames) - 1)
