@@ -69,6 +69,13 @@ def test_the_file_stands_alone_and_is_readable_by_all(saved: Path):
     assert saved.stat().st_mode & 0o777 == 0o644
 
 
+def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path, in_place = tmp_path / "net.safetensors", []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: in_place.append(path.exists()))
+    save_checkpoint(path, BSDNet(TINY), METADATA)
+    assert in_place == [False]
+
+
 def test_a_backbone_fits_networks_with_another_head(tmp_path: Path):
     path = tmp_path / "backbone.safetensors"
     source = BSDNet(TINY).backbone

@@ -1,6 +1,7 @@
 import errno
 import io
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,24 +19,32 @@ from trainer.engine import Loop, LoopOptions
 from trainer.monitor import RunMonitor
 from trainer.moving_average import MovingAverage
 from trainer.recipes import OptimizerRecipe
+from trainer.recipes.base import Precision
 from trainer.schedule import build_optimizer
-from trainer.state import Progress
+from trainer.state import Progress, save_state
 
 RECIPE = OptimizerRecipe(epochs=1, batch_size=4, lr=0.1, warmup_iterations=2)
 
 
 class LineObjective(nn.Module):
-    """The mean square of what a line misses, in two parts that add up to `loss`."""
+    """The mean square of what a line misses, in two parts that add up to `loss`; it counts steps as batch norm does."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
         self.network = nn.Linear(3, 1)
+        self.network.register_buffer("steps", torch.zeros(1))
         self.scale = scale
 
     def forward(self, images: Tensor, targets: Tensor, counts: Tensor) -> dict[str, Tensor]:
         assert self.training
+        self.network.steps += 1
         square = (self.network(images) - targets).square().sum() / counts[0].float() * self.scale
         return {"loss": square * 3, "square": square}
+
+
+def state_of(network: nn.Module) -> Tensor:
+    """Weights and buffer."""
+    return torch.cat([network.weight.detach().flatten(), network.steps])
 
 
 @dataclass
@@ -71,7 +80,7 @@ class Line:
     def evaluate(self, network: nn.Module, monitor: RunMonitor) -> float:
         assert not network.training
         self.seen.append(("evaluate", self.steps))
-        self.judged.append(network.weight.detach().clone())
+        self.judged.append(state_of(network))
         return self.scores.pop(0) if len(self.scores) > 1 else self.scores[0]
 
     def save_weights(self, network: nn.Module, path: Path) -> None:
@@ -140,12 +149,12 @@ def test_parts_of_a_step_add_up_to_the_whole(tmp_path: Path):
 
 def test_a_moving_average_is_judged_and_kept(tmp_path: Path):
     plain, averaged = Line(), Line(recipe=replace(RECIPE, ema_decay=0.75))
-    weights = []
-    run(plain, tmp_path / "plain", should_stop=lambda: bool(weights.append(plain.network.weight.detach().clone())))
+    states = []
+    run(plain, tmp_path / "plain", should_stop=lambda: bool(states.append(state_of(plain.network))))
     run(averaged, tmp_path / "averaged")
-    expected, at = weights[0], {}
-    for step, weight in enumerate(weights[1:], 2):
-        expected = 0.75 * expected + 0.25 * weight
+    expected, at = states[0], {}
+    for step, state in enumerate(states[1:], 2):
+        expected = 0.75 * expected + 0.25 * state
         at[step] = expected
     for judged, step in zip(averaged.judged, (4, 8, 10), strict=True):
         torch.testing.assert_close(judged, at[step], rtol=0, atol=1e-6)
@@ -242,9 +251,10 @@ def test_fp16_scales_its_gradients_and_leaves_out_a_step_that_overflows(tmp_path
     assert not torch.equal(after[-1], before)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
-def test_gradients_are_clipped_and_do_not_add_up(tmp_path: Path, scale: float):
-    task = Line(scale=scale)
+def test_gradients_are_clipped_and_do_not_add_up(tmp_path: Path, scale: float, precision: Precision):
+    task = Line(scale=scale, recipe=replace(RECIPE, precision=precision))
     norms, expected, plain = [], [], task.objective.forward
 
     def norm_of(tensors: list[Tensor]) -> float:
@@ -367,6 +377,13 @@ def test_a_full_disk_leaves_the_old_state(tmp_path: Path, monkeypatch: pytest.Mo
         run(Line(), tmp_path, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
     assert (tmp_path / "state.pt").read_bytes() == old
+
+
+def test_a_state_is_on_the_disk_before_it_takes_the_old_ones_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    in_place: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: in_place.append((tmp_path / "state.pt").exists()))
+    save_state(tmp_path, {}, {}, Progress())
+    assert in_place == [False]
 
 
 def test_a_full_disk_is_called_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
