@@ -51,6 +51,14 @@ class FrozenTask:
         self.objective = SegmentationObjective(network, self.recipe, class_weights=WEIGHTS, teacher=Oracle())
         self.network = network
         self.gradients: list[torch.Tensor] = []
+        self.drawn: list[float] = []
+        network.register_forward_hook(self._leave_traces)
+
+    def _leave_traces(self, network: BSDNet, *_: object) -> None:
+        """Count as batch norm would, each process for itself, and draw as dropout would."""
+        norm = next(module for module in network.modules() if isinstance(module, nn.BatchNorm2d))
+        norm.num_batches_tracked += self._processes.rank
+        self.drawn.append(torch.rand(()).item())
 
     def optimizer(self) -> torch.optim.Optimizer:
         # Plain descent: AdamW's first steps depend on the gradients' signs, which makes much of rounding.
@@ -80,7 +88,7 @@ class FrozenTask:
 def train(processes: Processes, folder: Path, accumulation: int = 1) -> dict[str, object]:
     task = FrozenTask(processes, accumulation)
     Loop(task, folder, LoopOptions(eval_every=3, save_every=100), processes=processes).run()
-    return {"gradients": task.gradients, "weights": task.objective.state_dict()}
+    return {"gradients": task.gradients, "weights": task.objective.state_dict(), "drawn": task.drawn}
 
 
 def worker(folder: Path) -> None:
@@ -112,6 +120,7 @@ def test_two_processes_learn_what_one_does_from_twice_the_batch(tmp_path: Path):
         for name, tensor in alone["weights"].items():
             assert torch.equal(first["weights"][name], second["weights"][name]), name
             torch.testing.assert_close(first["weights"][name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+        assert not set(first["drawn"]) & set(second["drawn"])
         assert (folder / "last.safetensors").is_file()
         assert sorted(path.name for path in folder.iterdir()) == [
             "best.safetensors", "last.safetensors", "rank-0.pt", "rank-1.pt", "state.pt",
