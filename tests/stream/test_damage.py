@@ -110,6 +110,22 @@ class TestCounting:
             assert 20 < given < 50
             assert source.lost_frames == 60 - given
 
+    def test_a_truncated_matroska_file_of_more_than_a_minute(self, tmp_path: Path) -> None:
+        clip = write_clip(tmp_path / "long.mkv", [numbered(i % 28) for i in range(90)], time_base=Fraction(1))
+        os.truncate(clip, clip.stat().st_size * 6 // 10)
+        with FileSource(clip) as source:
+            given = len(list(source))
+            assert 20 < given < 80
+            assert source.lost_frames == 90 - given
+
+    @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+    def test_what_was_sought_over_is_not_lost(self, clips: dict[str, Path], suffix: str) -> None:
+        with FileSource(clips[suffix]) as source:
+            assert source.read() is not None
+            source.seek(2.0)
+            assert len(list(source)) == 10
+            assert source.lost_frames == 0
+
     def test_a_hole_in_a_transport_stream(self, clips: dict[str, Path], tmp_path: Path) -> None:
         clip = tmp_path / "hole.ts"
         data = clips[".ts"].read_bytes()

@@ -50,6 +50,13 @@ class TestFileSource:
             with pytest.raises(SourceError, match="cannot seek"):
                 source.seek(0.0)
 
+    def test_each_frame_is_found_by_its_own_time_however_that_is_rounded(self, tmp_path: Path) -> None:
+        clip = write_clip(tmp_path / "ntsc.mp4", [numbered(i) for i in range(16)], time_base=Fraction(1001, 30_000))
+        with FileSource(clip) as source:
+            for number, time_s in enumerate([frame.time_s for frame in source]):
+                source.seek(time_s)
+                assert number_of(source.read().rgb) == number
+
     @pytest.mark.parametrize("rotation", [-90, 90, 180])
     def test_a_turned_video_is_upright(self, tmp_path: Path, rotation: int) -> None:
         upright = np.zeros((*SIZE, 3), np.uint8)
