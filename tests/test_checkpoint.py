@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from bsdnet.checkpoint import (
     CheckpointMetadata,
+    backbone_architecture,
     default_weights,
     load_backbone,
     load_checkpoint,
@@ -83,6 +84,7 @@ def test_a_backbone_fits_networks_with_another_head(tmp_path: Path):
     save_backbone(path, source, "bsdnet_s")
     target = BSDNet(replace(TINY, num_classes=19)).backbone
     load_backbone(path, target)
+    assert backbone_architecture(path) == "bsdnet_s"
     for name, tensor in source.state_dict().items():
         expected = tensor.half().float() if tensor.ndim > 1 else tensor
         assert torch.equal(target.state_dict()[name], expected), name

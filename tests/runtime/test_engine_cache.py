@@ -385,6 +385,12 @@ def test_a_fingerprint_tells_apart_what_modules_of_the_same_shape_compute(tmp_pa
     assert fingerprint(network_of_mine.Net()) != before
 
 
+def test_the_hardware_of_a_gpu_is_its_model_and_what_that_can_do(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H200")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert hardware(torch.device("cuda:1")).items() >= {"device": "cuda:1", "gpu": "H200", "capability": "9.0"}.items()
+
+
 def test_the_hardware_of_a_cpu_is_its_model_with_its_instruction_sets():
     facts = hardware(torch.device("cpu"))
     assert facts["torch"] == torch.__version__

@@ -84,6 +84,12 @@ def test_yuv_frames_are_seen_as_the_rgb_ones_that_they_show(frame_size, encoding
         assert levels.max() < 12
 
 
+def test_encodings_may_change_from_frame_to_frame():
+    reused = preprocessor()
+    for encoding in (*ENCODINGS, None, ENCODINGS[0]):
+        assert torch.equal(reused.affine(encoding), preprocessor().affine(encoding))
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_a_yuv_frame_of_the_right_size_is_converted_and_normalised(encoding):
     picture = Picture(

@@ -55,6 +55,12 @@ def test_a_view_of_the_whole_is_a_resize(pair, scale: float, flip: int):
     np.testing.assert_array_equal(seen_labels[inside, inside], expected_labels[inside, inside])
 
 
+@pytest.mark.parametrize("size", [(60, 120), (120, 60), (60, 60)])
+def test_at_scale_1_the_short_side_is_the_recipes_whatever_the_pictures_shape(size: tuple[int, int]):
+    view = TrainTransform(recipe=PLAIN)._random_view(size, np.random.default_rng(0))
+    assert view[1, 1] == 1
+
+
 def test_scales_are_drawn_log_uniformly_and_both_flips_happen():
     transform = TrainTransform(recipe=replace(CAMVID_360, scale_range=(0.5, 2), train_size=(360, 480)))
     views = np.array([transform._random_view((360, 480), np.random.default_rng(seed)) for seed in range(400)])
