@@ -198,6 +198,7 @@ def test_the_network_sees_windows_of_their_size_or_the_whole_side():
         ({"short_side": 150}, {(160, 192), (192, 160)}),
         ({"size": (40, 60), "scales": (0.5, 1.25)}, {(20, 30), (50, 75)}),
         ({"short_side": 50, "scales": (2.0,), "window": (64, 64)}, {(64, 64)}),
+        ({"short_side": 32, "scales": (0.4,)}, {(32, 32)}),
     ],
 )
 def test_pictures_are_brought_to_a_size(options: dict[str, object], sizes: set[tuple[int, int]]):

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_backbone
+from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from bsdnet.errors import ConfigError, DatasetError
-from bsdnet.modeling.bsdnet import Backbone
 from tests.trainer.test_datasets import zipped
 from tests.trainer.tiny import TINY
 from trainer.datasets.imagenet import ZippedImages
@@ -141,12 +140,6 @@ def test_accuracy_counts_right_answers(images: ZippedImages, monitor: RunMonitor
     task.network.eval()
     always(task, [0.0, 1.0])
     assert task.evaluate(task.network, monitor) == 0.5
-
-
-def test_the_backbone_is_kept(images: ZippedImages, tmp_path: Path):
-    task = make(images)
-    task.save_weights(task.network, tmp_path / "backbone.safetensors")
-    load_backbone(tmp_path / "backbone.safetensors", Backbone(TINY))
 
 
 def test_a_kept_backbone_is_gone_on_from(images: ZippedImages, tmp_path: Path):

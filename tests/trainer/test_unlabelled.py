@@ -19,7 +19,7 @@ from tests.trainer.tiny import TINY
 from tests.trainer.trees import picture, zipped
 from tests.trainer.trees import write as write_picture
 from trainer.data import with_unlabelled
-from trainer.datasets.combining import Together
+from trainer.datasets.combining import Part, Together
 from trainer.datasets.mosaic import Mosaics
 from trainer.datasets.video import UnlabelledImages
 from trainer.recipes import CAMVID_360
@@ -85,6 +85,13 @@ def test_several_sources_are_one(tiles: Path, tmp_path: Path):
     assert both.name(10) == str(tmp_path / "street" / "a.png")
     with pytest.raises(IndexError):
         both[11]
+
+
+def test_a_part_has_pictures_and_names_of_the_whole(tiles: Path):
+    whole = Mosaics(tiles, CAMVID_11, (64, 96))
+    part = Part(whole, [7, 3])
+    assert [part.name(index) for index in range(len(part))] == [whole.name(7), whole.name(3)]
+    assert np.array_equal(part[1][0], whole[3][0])
 
 
 @pytest.mark.parametrize(
