@@ -97,7 +97,7 @@ class TestDoneBefore:
         assert not self.is_redone()
 
     def test_options_without_effect(self) -> None:
-        assert not self.is_redone("--backend", "eager", "--hwaccel", "none")
+        assert not self.is_redone("--backend", "eager", "--hwaccel", "none", "--device", "auto")
 
     def test_statistics_do_not_matter(self) -> None:
         assert not self.is_redone("--stats", "stats.jsonl")

@@ -232,6 +232,7 @@ def test_a_backend_that_this_machine_does_not_have(refused: Callable[..., None])
         (["clip.mp4", "-o", "empty/", "--segment", "60"], "--segment is for one source"),
         (["clip.mp4", "-o", "empty/", "--record", "r.mp4"], "--record is for one source"),
         (["clip.mp4", "rtsp://me:secret@host/1", "-o", "empty/"], "a live source has no end and no name"),
+        (["clip.mp4", "camera:0", "-o", "empty/"], "a live source has no end and no name"),
         (["clip.mp4", "--masks", "masks", "--segment", "60"], "--segment needs a name"),
         (["clip.mp4", "-o", "out.mp4", "--segment-budget", "1GB"], "--segment-budget needs --segment"),
         (["clip.mp4", "-o", "out.mp4", "--segment", "60", "--segment-budget", "much"], "such as 10GB"),
