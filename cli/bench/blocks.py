@@ -8,7 +8,7 @@ from bsdnet.machine import describe_measurement
 from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.candidates import load_candidate
-from cli.bench.measure import Case, Row, Settings, measure
+from cli.bench.measure import Case, Row, Settings, measure, require_any
 from cli.bench.report import as_json, fps, number, percentiles, publish, table
 from cli.report import describe_size
 
@@ -16,7 +16,11 @@ _OURS = {"block": "fcb", "context": "dasp-avg"}
 
 
 def measure_blocks(options: dict[str, Any]) -> None:
-    """Measure, print and write what the options of `bsdnet-bench blocks` say."""
+    """Measure, print and write what the options of `bsdnet-bench blocks` say.
+
+    Raises:
+        BackendError: nothing could be measured; the lines below the tables say why.
+    """
     settings = Settings(device=select_device(options["device"]), rounds=options["rounds"])
     model = options["model"]
     specs = [
@@ -44,6 +48,7 @@ def measure_blocks(options: dict[str, Any]) -> None:
         options,
         describe_measurement("bsdnet-bench"),
     )
+    require_any(rows)
 
 
 def _table(kind: str, rows: Mapping[str, Row], entries: Mapping[str, tuple[str, float, float]]) -> str:

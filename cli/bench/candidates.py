@@ -1,10 +1,9 @@
 """What is measured: our networks, and anybody's."""
 
 import copy
-import importlib.util
 import logging
-import sys
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from bsdnet.classes import CITYSCAPES_19
 from bsdnet.errors import ConfigError
 from bsdnet.modeling import BSDNet
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
+from cli.bench.foreign import neighbours_of, run_file
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,25 @@ def load_candidate(spec: str) -> Candidate:
     return _ours(spec, f"BSDNet-{name.upper()}", load_checkpoint(shipped), shipped.name)
 
 
+def load_candidates(specs: Iterable[str]) -> list[Candidate]:
+    """Load all that the command line names; see `load_candidate`.
+
+    Files that are called alike, as `last.safetensors` of two runs, and functions of two files get the names of as many
+    folders in front as it takes to tell them apart.
+    """
+    candidates = [load_candidate(spec) for spec in specs]
+    named = list(candidates)
+    for depth in range(1, max((len(_parts(candidate)) for candidate in candidates), default=0) + 1):
+        specs_of: dict[str, set[str]] = {}
+        for candidate in named:
+            specs_of.setdefault(candidate.name, set()).add(candidate.spec)
+        named = [
+            replace(new, name=_long_name(candidate, depth)) if len(specs_of[new.name]) > 1 else new
+            for new, candidate in zip(named, candidates, strict=True)
+        ]
+    return named
+
+
 def count_macs(model: nn.Module, size: tuple[int, int]) -> int | None:
     """Count multiply-accumulates of one picture: those of convolutions and matrix products, nothing else.
 
@@ -109,6 +128,20 @@ def fold_foreign(model: nn.Module) -> nn.Module | None:
     return folded
 
 
+def _parts(candidate: Candidate) -> tuple[str, ...]:
+    """The path of the file that a candidate is from, without its suffix; empty if it is from none."""
+    if candidate.spec in CONFIGS:
+        return ()
+    file = candidate.spec.rpartition(":")[0] if ".py:" in candidate.spec else candidate.spec
+    return Path(file).with_suffix("").parts
+
+
+def _long_name(candidate: Candidate, depth: int) -> str:
+    """A candidate's name with the last `depth` parts of its path."""
+    path = "/".join(_parts(candidate)[-depth:])
+    return f"{path}:{candidate.name}" if ".py:" in candidate.spec else path or candidate.name
+
+
 def _ours(spec: str, name: str, checkpoint: Checkpoint, weights: str) -> Candidate:
     described = f"{weights}, {len(checkpoint.metadata.class_set)} classes"
     return Candidate(name=name, spec=spec, model=checkpoint.model, weights=described, checkpoint=checkpoint)
@@ -124,15 +157,10 @@ def _foreign(spec: str) -> Candidate:
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"--module {spec}: there is no file {file}; expected FILE.py:FACTORY")
-    sys.path.append(str(path.parent.resolve()))  # a file may import its neighbours, as when it is run
-    described = importlib.util.spec_from_file_location(path.stem, path)
-    assert described is not None  # the name ends in .py
-    assert described.loader is not None
-    loaded = importlib.util.module_from_spec(described)
     try:
-        described.loader.exec_module(loaded)
-        made = getattr(loaded, factory)()
-    except Exception as error:  # foreign code raises anything
+        with neighbours_of(path):
+            made = getattr(run_file(path), factory)()
+    except (Exception, SystemExit) as error:  # foreign code raises anything, and a script may end its process
         raise ConfigError(f"--module {spec} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(made, nn.Module):
         raise ConfigError(f"--module {spec}: {factory}() gave a {type(made).__name__}, expected a torch.nn.Module")

@@ -106,9 +106,8 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
         return
     _configure(values)
     from bsdnet.devices import select_device
-    from bsdnet.errors import BackendError
-    from cli.bench.candidates import load_candidate
-    from cli.bench.measure import Case, Settings, measure
+    from cli.bench.candidates import load_candidates
+    from cli.bench.measure import Case, Settings, measure, require_any
     from cli.bench.report import write_speed
 
     settings = Settings(
@@ -119,7 +118,7 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
         memory=values["memory"],
     )
     models = values["models"] or (() if values["weights"] else ("s", "b"))
-    candidates = [load_candidate(spec) for spec in (*models, *values["weights"], *values["modules"])]
+    candidates = load_candidates([*models, *values["weights"], *values["modules"]])
     cases = [
         Case(candidate=candidate, size=size, backend=backend, precision=precision)
         for candidate in candidates
@@ -129,8 +128,7 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
     ]
     rows = measure(cases, settings)
     write_speed(rows, settings, values)
-    if all(row.network is None for row in rows):
-        raise BackendError("nothing could be measured; the lines below the table say why")
+    require_any(rows)
 
 
 @bench.command()
@@ -212,6 +210,9 @@ def export(**values: Any) -> None:  # noqa: ANN401
 
 
 def _configure(values: dict[str, Any]) -> None:
+    targets = [target for name in ("json", "markdown", "plot") if (target := values.get(name)) is not None]
+    if len({target.resolve() for target in targets}) < len(targets):
+        raise click.UsageError("the reports would overwrite each other; give each a file of its own")
     configure_logging(_NAME, debug=values["debug"], level=logging.INFO)
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bsdnet.demo_scene import DemoScene
+from bsdnet.errors import BackendError
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.backends import BackendName, Network, PrecisionName, select_precision
 from bsdnet.runtime.cuda_stages import DeviceFrame
@@ -112,6 +113,16 @@ def measure(cases: Sequence[Case], settings: Settings) -> list[Row]:
     for (number, name), timing in timings.items():
         rows[number] = replace(rows[number], **{name: timing})  # type: ignore[arg-type]
     return rows
+
+
+def require_any(rows: Sequence[Row]) -> None:
+    """Fail, after the table is written, if it has no figure.
+
+    Raises:
+        BackendError: nothing could be measured.
+    """
+    if all(row.network is None for row in rows):
+        raise BackendError("nothing could be measured; the lines below the table say why")
 
 
 def _prepare(case: Case, settings: Settings, stack: ExitStack) -> tuple[Row, dict[str, Probe]]:

@@ -50,7 +50,7 @@ def main() -> None:
         x = torch.zeros(1, 3, *task["size"], dtype=network.dtype).contiguous(memory_format=torch.channels_last)
         for _ in range(2):
             network(x)
-    print(json.dumps(memory.peak_bytes))
+    print(f"\n{json.dumps(memory.peak_bytes)}")  # on a line of its own, whatever foreign code has printed
 
 
 if __name__ == "__main__":

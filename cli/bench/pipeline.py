@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bsdnet.errors import ConfigError
+from bsdnet.errors import ConfigError, SourceError
 from bsdnet.machine import describe_measurement
 from bsdnet.runtime.prediction import Output, Prediction
 from bsdnet.runtime.segmenter import Segmenter
@@ -39,7 +39,7 @@ class PipelineResult:
     network: str
     """What segmented it, for people."""
     frames: int
-    """Frames of each measurement."""
+    """Frames of each measurement: as many as were asked for, or else all that the source has."""
     rounds: int
     """Rounds that counted."""
     alone: dict[str, float]
@@ -106,6 +106,7 @@ def measure_pipeline(options: dict[str, Any]) -> PipelineResult:
 
     Raises:
         ConfigError: the source is live: what it gives is the world's rate, not ours.
+        SourceError: it cannot be read, or gives no frame.
     """
     spec, frames, rounds = options["source"], options["frames"], options["rounds"]
     with tempfile.TemporaryDirectory() as folder, _load(options) as segmenter:
@@ -116,7 +117,10 @@ def measure_pipeline(options: dict[str, Any]) -> PipelineResult:
             info = source.info
             if info.live:
                 raise ConfigError(f"{spec} is live, so its own rate would be measured; give a file, or demo")
-            held = list(islice(source, _HELD_FRAMES))
+            held = list(islice(source, min(frames, _HELD_FRAMES)))
+            frames = len(held) + sum(1 for _ in islice(source, frames - len(held)))  # it may have fewer
+        if not held:
+            raise SourceError(f"{spec} gave no frame, so there is nothing to measure")
         measured: dict[str, list[float]] = {}
         _flow(ReplaySource(info, held, IN_FLIGHT), segmenter, NullSink(frozenset({"rendered"})))  # builds and warms up
         with Rounds(rounds) as progress:
@@ -235,7 +239,7 @@ def _encode(results: Sequence[StreamResult], info: StreamInfo, path: Path) -> fl
 def _draw_demo(path: Path, frames: int) -> tuple[str, float]:
     """Draw the demo street into a video file; give its path, and how many frames a second were drawn."""
     sink = FileSink(path, audio=False)
-    drawing_s = 0.0
+    drawn, drawing_s = 0, 0.0
     with open_source("demo") as source:
         sink.open(source.info)
         for _ in range(frames):
@@ -244,6 +248,7 @@ def _draw_demo(path: Path, frames: int) -> tuple[str, float]:
             drawing_s += time.perf_counter() - start_s
             if frame is None:
                 break
+            drawn += 1
             sink.write(StreamResult(frame=frame, prediction=Prediction(rendered=frame.picture)))
     sink.finish()
-    return str(path), frames / drawing_s
+    return str(path), drawn / drawing_s

@@ -27,11 +27,11 @@ def publish(markdown: str, result: dict[str, Any], options: dict[str, Any], made
     """
     tell(markdown)
     if options["json"]:
-        options["json"].write_text(json.dumps({**made, **result}, indent=2) + "\n")
+        options["json"].write_text(json.dumps({**made, **result}, indent=2) + "\n", encoding="utf-8")
     if options["markdown"]:
         machine = ", ".join(f"{key} {value}" for key, value in made["machine"].items())
         text = f"{markdown}\n\n`{made['command']}`, {made['date']}. Machine: {machine}.\n"
-        options["markdown"].write_text(text)
+        options["markdown"].write_text(text, encoding="utf-8")
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, left: int) -> str:

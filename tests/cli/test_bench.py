@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +24,7 @@ from bsdnet.picture import Picture
 from bsdnet.runtime.cuda_stages import DeviceFrame
 from bsdnet.runtime.timing import Timing
 from cli.bench import measure
-from cli.bench.candidates import count_macs, fold_foreign, load_candidate
+from cli.bench.candidates import count_macs, fold_foreign, load_candidate, load_candidates
 from cli.bench.main import bench, main
 from cli.bench.memory import peak_of_fresh_process
 from cli.bench.plot import network_series
@@ -49,6 +52,7 @@ def small(): return Two()
 def picky(): return Picky()
 def broken(): raise ValueError("no\\nway")
 def none(): return 3
+def leaves(): raise SystemExit(0)
 def narrow(): return nn.Conv2d(4, 8, 3)
 """
 
@@ -210,6 +214,64 @@ def test_foreign_batch_norms_are_folded_wherever_they_are(factory: Path):
     torch.testing.assert_close(folded(x)["main"], model(x)["main"])
 
 
+@pytest.mark.parametrize("place", ["beside", "put on the path by the file"])
+def test_files_of_two_projects_get_their_own_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str):
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for project, channels in (("one", 1), ("two", 2)):
+        folder = tmp_path / project / ("" if place == "beside" else "lib")
+        (folder / "models").mkdir(parents=True)
+        (folder / "models" / "__init__.py").touch()
+        (folder / "models" / "head.py").write_text(f"channels = {channels}\n")
+        path = "" if place == "beside" else f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+        lines = "from torch import nn\nfrom models.head import channels\n"
+        (tmp_path / project / "net.py").write_text(f"{path}{lines}def build(): return nn.Conv2d(3, channels, 1)\n")
+    path_before, modules_before = sys.path.copy(), sys.modules.copy()
+    made = [load_candidate(f"{tmp_path}/{project}/net.py:build").model.out_channels for project in ("one", "two")]
+    assert made == [1, 2]
+    assert sys.path[: len(path_before)] == path_before, "what they bring hides nothing of ours"
+    assert not {"models", "models.head", "net"} & set(sys.modules) - set(modules_before)
+
+
+@pytest.mark.parametrize("name", ["shapes", "logging"])
+def test_a_file_may_define_what_looks_its_own_module_up(tmp_path: Path, name: str):
+    """A dataclass whose annotations are texts does."""
+    (tmp_path / f"{name}.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass Shape:\n    channels: int = 4\n"
+        "def build(): return nn.Conv2d(3, Shape().channels, 1)\n"
+    )
+    before = sys.modules.get(name)
+    assert load_candidate(f"{tmp_path}/{name}.py:build").model.out_channels == 4
+    assert sys.modules.get(name) is before, "whatever the file is called"
+
+
+def test_files_that_are_called_alike_are_told_apart_by_their_folders(weights: Path, factory: Path, tmp_path: Path):
+    """As the `last.safetensors` of two runs: rows and lines of a plot would be one network's otherwise."""
+    specs = []
+    for folder in ("runs/a", "runs/b", "older/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        shutil.copy(weights, tmp_path / folder / "last.safetensors")
+        specs.append(str(tmp_path / folder / "last.safetensors"))
+    shutil.copy(factory, tmp_path / "runs" / "other.py")
+    specs += [f"{factory}:small", f"{tmp_path}/runs/other.py:small", f"{factory}:picky", "s", "s"]
+    names = [candidate.name for candidate in load_candidates(specs)]
+    assert names[:3] == ["a/last", "runs/b/last", "older/b/last"]
+    assert names[3:] == ["foreign:small", "other:small", "picky", "BSDNet-S", "BSDNet-S"]
+
+
+def test_reports_are_written_whatever_the_language_of_the_system(tmp_path: Path):
+    """The table's dash is in no ASCII."""
+    code = f"""
+from pathlib import Path
+from cli.bench.report import publish
+made = {{"machine": {{}}, "command": "", "date": ""}}
+publish("\\u2013", {{}}, {{"json": None, "markdown": Path({str(tmp_path / "out.md")!r})}}, made)
+"""
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, cwd=Path(__file__).parents[2])
+    assert (tmp_path / "out.md").read_text(encoding="utf-8").startswith("\u2013")
+
+
 def test_a_burst_keeps_three_frames_under_way():
     under_way, most = [], []
 
@@ -231,6 +293,14 @@ def test_memory_is_that_of_a_fresh_process(weights: Path):
     assert peak is None or 2**20 < peak < 2**29
 
 
+def test_memory_is_found_behind_what_foreign_code_prints(tmp_path: Path):
+    (tmp_path / "chatty.py").write_text(
+        "from torch import nn\ndef build():\n    print('loading ...', end='')\n    return nn.Conv2d(3, 8, 3)\n"
+    )
+    peak = peak_of_fresh_process(f"{tmp_path}/chatty.py:build", (64, 96), "eager", "fp32")
+    assert peak is None or peak > 0
+
+
 def test_memory_that_cannot_be_measured_is_no_reason_to_stop(caplog: pytest.LogCaptureFixture):
     assert peak_of_fresh_process("nothing.safetensors", (64, 96), "eager", "fp32") is None
     assert "does not exist" in caplog.text
@@ -242,6 +312,7 @@ def test_memory_that_cannot_be_measured_is_no_reason_to_stop(caplog: pytest.LogC
         (["--module", "{0}:broken"], 2, ["foreign.py:broken cannot be loaded: ValueError: no way"]),
         (["--module", "{0}:none"], 2, ["none() gave a int", "torch.nn.Module"]),
         (["--module", "{0}:missing"], 2, ["missing"]),
+        (["--module", "{0}:leaves"], 2, ["foreign.py:leaves cannot be loaded: SystemExit: 0"]),
         (["--module", "no.py:f"], 2, ["no file no.py", "FILE.py:FACTORY"]),
         (["--weights", "no.safetensors"], 1, ["no.safetensors", "does not exist"]),
         (["pipeline", "no.mp4"], 1, ["no file no.mp4"]),
@@ -264,6 +335,7 @@ def test_errors_are_one_line(factory: Path, arguments: list[str], exit_code: int
         (["--rounds", "0"], "x>=1"),
         (["--json", "none/out.json"], "the folder none does not exist"),
         (["--markdown", "."], "is no file"),
+        (["--json", "out", "--markdown", "./out"], "overwrite each other"),
         (["--device", "gpu"], "expected auto, cpu, cuda or cuda:N"),
         (["--module", "clip.mp4:F"], "'clip.mp4:F' is not FILE.py:FACTORY"),
         (["--rounds", "3", "pipeline"], "come after its name"),

@@ -2,14 +2,18 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bsdnet.runtime.segmenter import Segmenter
+from bsdnet.stream.frame import Frame
+from bsdnet.stream.indexed_source import ArraySource
 from cli.bench import candidates
-from cli.bench.pipeline import PipelineResult, ReplaySource
+from cli.bench.pipeline import PipelineResult, ReplaySource, _draw_demo
 from tests.cli.conftest import CONFIG, SIZE
 from tests.cli.test_bench import run_bench
 from tests.stream.media import INFO
@@ -64,6 +68,31 @@ def test_only_blocks_and_contexts_have_alternatives(change: str):
     result = run_bench("--weights", f"s:{change}", "--size", "64x64", "--device", "cpu")
     assert result.exit_code == 2
     assert f"s:{change} names no alternative; expected s:block=NAME or s:context=NAME" in result.stderr
+
+
+def test_a_source_that_is_shorter_than_was_asked_for_says_so(weights: Path, clip: Path, tmp_path: Path):
+    result = run_bench("pipeline", clip, "--weights", weights, "--device", "cpu", "--frames", 90, "--rounds", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "of 5 frames each" in result.stdout
+
+
+def test_drawing_is_counted_by_what_was_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The demo has fewer frames than may be asked for."""
+
+    class Slow(ArraySource):
+        def read(self) -> Frame | None:
+            time.sleep(0.02)
+            return super().read()
+
+    monkeypatch.setattr("cli.bench.pipeline.open_source", lambda spec: Slow([np.zeros((64, 64, 3), np.uint8)] * 3))
+    assert 0 < _draw_demo(tmp_path / "demo.mp4", 1000)[1] <= 50
+
+
+def test_a_source_without_a_frame_is_an_error(weights: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("cli.bench.pipeline.open_source", lambda spec: ReplaySource(INFO, [], 0))
+    result = run_bench("pipeline", "clip.mp4", "--weights", weights, "--device", "cpu")
+    assert result.exit_code == 1
+    assert "clip.mp4 gave no frame" in result.stderr
 
 
 def test_a_live_source_is_refused(weights: Path, monkeypatch: pytest.MonkeyPatch):
@@ -137,9 +166,12 @@ def test_without_a_home_engines_are_built_and_not_kept(weights: Path, monkeypatc
     assert "engines lie in" not in result.stdout
 
 
-def test_a_table_without_a_figure_is_a_failure(weights: Path):
-    result = run_bench("--weights", weights, "--size", "64x64", "--device", "cpu", "--backend", "cudagraph")
+@pytest.mark.parametrize("command", ["networks", "blocks"])
+def test_a_table_without_a_figure_is_a_failure(weights: Path, monkeypatch: pytest.MonkeyPatch, command: str):
+    monkeypatch.setitem(candidates.CONFIGS, "s", CONFIG)
+    which = ["blocks"] if command == "blocks" else ["--weights", weights]
+    result = run_bench(*which, "--size", "64x64", "--device", "cpu", "--backend", "cudagraph")
     assert result.exit_code == 1
-    assert "not measured: tiny 64x64 cudagraph" in result.stdout
+    assert f"not measured: {'res' if command == 'blocks' else 'tiny 64x64 cudagraph'}" in result.stdout
     line = result.stderr.splitlines()[-1]
     assert line == "bsdnet-bench: error: nothing could be measured; the lines below the table say why"

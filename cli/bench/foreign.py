@@ -1,0 +1,58 @@
+"""Running somebody's Python file beside others that know nothing of it."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+
+def run_file(path: Path) -> ModuleType:
+    """Run a file as a module that is called as the file is; what it raises comes out.
+
+    Args:
+        path: a file whose name ends in `.py`.
+    """
+    described = importlib.util.spec_from_file_location(path.stem, path)
+    assert described is not None  # the name ends in .py
+    assert described.loader is not None
+    module = importlib.util.module_from_spec(described)
+    sys.modules[path.stem] = module  # dataclasses, among others, look there for the module that they are in
+    described.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def neighbours_of(path: Path) -> Iterator[None]:
+    """Let a file import its neighbours, as when it is run, and forget them afterwards.
+
+    What two files call `utils` or `models` is seldom the same: the second would silently get the first one's. So
+    modules go that were found where the file lies, or in folders that it put on the path itself. The folders stay at
+    the path's end, for what a network imports when it is first called.
+    """
+    modules, folders = sys.modules.copy(), sys.path.copy()
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        yield
+    finally:
+        new = [folder for folder in dict.fromkeys(sys.path) if folder not in folders]
+        sys.path[:] = [*folders, *new]
+        places = {Path(folder).resolve() for folder in new} | {path.parent.resolve()}
+        imported = {name: module for name, module in sys.modules.copy().items() if modules.get(name) is not module}
+        own = {name for name, module in imported.items() if "." not in name and _place(module) in places}
+        for name in imported:
+            if name.partition(".")[0] in own:
+                del sys.modules[name]
+                if name in modules:  # the file had taken its place
+                    sys.modules[name] = modules[name]
+
+
+def _place(module: ModuleType) -> Path | None:
+    """The folder in which a module that is imported by its own name was found; None if it is in no folder."""
+    file = getattr(module, "__file__", None)
+    if file is not None:
+        path = Path(file).resolve()
+        return path.parent.parent if path.name == "__init__.py" else path.parent
+    folders = list(getattr(module, "__path__", ()))  # of a package without __init__.py
+    return Path(folders[0]).resolve().parent if folders else None
