@@ -25,6 +25,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 """Mean of RGB scaled to 0..1, as is customary for pretrained networks."""
 IMAGENET_STD = (0.229, 0.224, 0.225)
 """Standard deviation of RGB scaled to 0..1."""
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.int64)  # the last: how many batches a batch norm saw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             class_set=ClassSet(**_tuples(json.loads(texts["class_set"]))),
             **_tuples(json.loads(texts["preprocessing"])),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, ConfigError) as error:
+        # PyTorch's RuntimeError: a damaged number asks for more memory than there is.
         raise CheckpointError(f"{path} has bsdnet's format, but its metadata cannot be used: {error}") from error
     if len(metadata.class_set) != model.config.num_classes:
         raise CheckpointError(
@@ -216,6 +218,8 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _load_strictly(path: Path, module: torch.nn.Module, tensors: dict[str, Tensor]) -> None:
     for name, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise CheckpointError(f"{path} holds {name} as {tensor.dtype}; expected fp16, bf16 or fp32")
         if not tensor.isfinite().all():
             raise CheckpointError(f"{path} is damaged: {name} is not finite")
     try:

@@ -161,6 +161,9 @@ def test_a_tensor_too_few_or_too_many(saved: Path):
         {"config": json.dumps({"unknown": 1})},
         {"config": json.dumps({"num_classes": 0})},
         {"config": "[1]"},
+        {"config": json.dumps({**TINY.__dict__, "dasp_channels": 10**12})},
+        {"config": json.dumps({**TINY.__dict__, "dasp_channels": 10**30})},
+        {"class_set": json.dumps({"name": "x", "names": list(range(11)), "colors": [[0, 0, 0]] * 11})},
         {"preprocessing": "{}"},
         {"preprocessing": "[1]"},
         {"preprocessing": json.dumps({"mean": [0.5, 0.5], "std": [1, 1, 1], "train_size": [64, 96]})},
@@ -191,6 +194,15 @@ def test_weights_that_are_no_numbers(saved: Path):
         texts = opened.metadata()
     save_file(tensors, saved, texts)
     with pytest.raises(CheckpointError, match=f"is damaged: {name} is not finite"):
+        load_checkpoint(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64, torch.uint8], ids=str)
+def test_weights_in_a_format_that_no_network_computes_in(saved: Path, dtype: torch.dtype):
+    with safe_open(saved, framework="pt") as opened:
+        texts = opened.metadata()
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(saved).items()}, saved, texts)
+    with pytest.raises(CheckpointError, match=f"as {dtype}; expected fp16, bf16 or fp32"):
         load_checkpoint(saved)
 
 
