@@ -8,16 +8,18 @@ import torch
 from bsdnet.errors import BackendError, ConfigError
 
 
-def select_device(name: str) -> torch.device:
+def select_device(name: str | torch.device) -> torch.device:
     """Find a device.
 
     Args:
-        name: `auto` for the first CUDA device or else the CPU; `cpu`; `cuda`; or one of several, such as `cuda:1`.
+        name: `auto` for the first CUDA device or else the CPU; `cpu`; `cuda`; or one of several, such as `cuda:1`. A
+            device of PyTorch's is taken by its name.
 
     Raises:
         ConfigError: no such name.
         BackendError: this machine, or this build of PyTorch, has no such device.
     """
+    name = str(name)
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     kind, _, number = "cuda:0".partition(":") if name in ("auto", "cuda") else name.partition(":")

@@ -170,12 +170,11 @@ class _FutureHandle:
     future: Future[Prediction]
 
     def result(self, timeout_s: float | None = None) -> Prediction:
-        try:
-            return self.future.result(timeout_s)
-        except (BsdnetError, TimeoutError):
-            raise
-        except Exception as error:
+        endless = timeout_s is not None and timeout_s > threading.TIMEOUT_MAX  # Python's locks refuse such a wait
+        error = self.future.exception(None if endless else timeout_s)
+        if isinstance(error, Exception) and not isinstance(error, BsdnetError):
             raise inference_failure(error) from error
+        return self.future.result()
 
     def done(self) -> bool:
         return self.future.done()

@@ -1,6 +1,7 @@
 """The library's front door: a frame in, its classes out."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
@@ -41,7 +42,7 @@ class Segmenter:
     """Segments frames with one network on one device.
 
     Make one with `Segmenter.load`. It may be used by several threads; frames are worked off in the order in which
-    they come. Use it as a context manager, or call `close`.
+    they come. Another process, forked or not, needs one of its own. Use it as a context manager, or call `close`.
 
     Args:
         checkpoint: the network and what its outputs mean.
@@ -60,7 +61,7 @@ class Segmenter:
         self,
         checkpoint: Checkpoint,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         backend: BackendName = "auto",
         precision: PrecisionName = "auto",
         size: tuple[int, int] | None = None,
@@ -90,13 +91,14 @@ class Segmenter:
             else:
                 self._runner = CpuRunner(self._network, preprocessor)
         self._closed = False
+        self._process = os.getpid()
 
     @classmethod
     def load(
         cls,
         weights: str | Path | None = None,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         backend: BackendName = "auto",
         precision: PrecisionName = "auto",
         size: tuple[int, int] | None = None,
@@ -242,7 +244,7 @@ class Segmenter:
         Raises:
             ConfigError: `picture` is no such frame, `size` is none, or `outputs` asks for nothing or for something
                 unknown.
-            BackendError: the segmenter is closed, or the backend cannot run frames of this size.
+            BackendError: the segmenter is closed or of another process, or the backend cannot run frames of this size.
         """
         if not isinstance(picture, Picture):
             _check_frame(picture)
@@ -250,6 +252,8 @@ class Segmenter:
         _check_outputs(outputs)
         if self._closed:
             raise BackendError("this segmenter is closed; load another one")
+        if os.getpid() != self._process:  # its threads stayed behind: the frame would wait for ever
+            raise BackendError("this segmenter was loaded by another process; load one in this process too")
         size = self.size_for(picture.size) if size is None else _checked_size(size)
         renderer = self._renderer_for(style or self.style)
         turn = None if smoother is None else smoother.turn(picture, size)
@@ -301,7 +305,8 @@ class Segmenter:
     def close(self) -> None:
         """Finish what was submitted and free the worker; closing twice is fine."""
         self._closed = True
-        self._runner.close()
+        if os.getpid() == self._process:
+            self._runner.close()
 
     def __enter__(self) -> Self:
         return self
@@ -310,6 +315,11 @@ class Segmenter:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "a segmenter can be neither pickled nor copied; load one in each process, or share it by threads"
+        )
 
     def _renderer_for(self, style: RenderStyle) -> Renderer:
         renderer = self._renderer

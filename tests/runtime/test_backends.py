@@ -42,6 +42,7 @@ def cuda_devices(monkeypatch, count):
 def test_devices(monkeypatch, name, count, expected):
     cuda_devices(monkeypatch, count)
     assert select_device(name) == torch.device(expected)
+    assert select_device(torch.device(expected)) == torch.device(expected)
 
 
 @pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
@@ -51,7 +52,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch, name, count):
         select_device(name)
 
 
-@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"])
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", None, 0])
 def test_no_such_device_name(monkeypatch, name):
     cuda_devices(monkeypatch, 1)
     with pytest.raises(ConfigError, match="auto, cpu, cuda or cuda:N"):

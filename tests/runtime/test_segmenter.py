@@ -1,9 +1,13 @@
+import copy
 import dataclasses
+import os
+import pickle
 import subprocess
 import sys
 import threading
 import time
 import tomllib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -208,6 +212,36 @@ def test_closing_releases_who_waits_to_submit(segmenter, frame, monkeypatch):
     assert [str(error) for error in errors] == ["this segmenter is closed; load another one"]
 
 
+def test_an_endless_time_is_no_failed_inference(segmenter, frame):
+    assert segmenter.submit(frame).result(float("inf")).labels is not None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+def test_a_forked_process_is_told_to_load_one_of_its_own(segmenter, frame):
+    """The threads that would do the work are not forked: a result would never come."""
+    segmenter.predict(frame)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of threads
+        child = os.fork()
+    if not child:
+        code = 1
+        try:
+            segmenter.submit(frame)
+        except BackendError as error:
+            segmenter.close()
+            code = 0 if "loaded by another process" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert segmenter.predict(frame).shape == frame.shape[:2]
+
+
+@pytest.mark.parametrize("attempt", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_segmenter_stays_in_its_process(segmenter, attempt):
+    with pytest.raises(TypeError, match="load one in each process"):
+        attempt(segmenter)
+
+
 @pytest.mark.parametrize(
     "bad",
     [
@@ -359,6 +393,7 @@ def test_importing_the_package_does_not_import_torch():
 def test_every_public_name_is_there():
     for name in bsdnet.__all__:
         assert getattr(bsdnet, name) is not None
+        assert name in dir(bsdnet), "or no editor offers it"
     with pytest.raises(AttributeError, match="segmentor"):
         _ = bsdnet.segmentor
 
