@@ -16,8 +16,8 @@ class ClassSet:
     """The classes of a data set, in the order of the network's output channels.
 
     Raises:
-        ConfigError: names and colours do not match in number, a name appears twice, there are none or more than 255
-            classes, or a colour is no RGB triple of 0 to 255.
+        ConfigError: names and colours are no tuples or do not match in number, a name is no text or appears twice,
+            there are none or more than 255 classes, or a colour is no RGB triple of whole numbers from 0 to 255.
     """
 
     name: str
@@ -29,17 +29,24 @@ class ClassSet:
 
     def __post_init__(self) -> None:
         """Reject what cannot be drawn or told apart."""
+        if not isinstance(self.names, tuple) or not all(isinstance(name, str) for name in self.names):
+            raise ConfigError(f"class set {self.name!r}: names must be a tuple of texts, got {self.names!r}")
         if not 1 <= len(self.names) <= IGNORE_INDEX:
             raise ConfigError(f"class set {self.name!r}: names must hold 1 to {IGNORE_INDEX} classes")
         if len(set(self.names)) != len(self.names):
             raise ConfigError(f"class set {self.name!r}: names has a name twice")
+        if not isinstance(self.colors, tuple):
+            raise ConfigError(f"class set {self.name!r}: colors must be a tuple of RGB triples, got {self.colors!r}")
         if len(self.colors) != len(self.names):
             raise ConfigError(
                 f"class set {self.name!r}: colors has {len(self.colors)} entries, names has {len(self.names)}"
             )
         for color in self.colors:
-            if len(color) != 3 or any(not 0 <= channel <= 255 for channel in color):
-                raise ConfigError(f"class set {self.name!r}: colors must be RGB triples of 0 to 255, got {color}")
+            channels = color if isinstance(color, tuple) else ()
+            if [isinstance(channel, int) and 0 <= channel <= 255 for channel in channels] != [True] * 3:
+                raise ConfigError(
+                    f"class set {self.name!r}: colors must be RGB triples of whole numbers from 0 to 255, got {color!r}"
+                )
 
     def __len__(self) -> int:
         return len(self.names)

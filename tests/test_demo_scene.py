@@ -193,6 +193,11 @@ def test_a_frame_outside_the_scene_is_an_index_error(index: int) -> None:
         ({"fps": float("nan")}, "fps"),
         ({"num_frames": 0}, "num_frames"),
         ({"seed": -1}, "seed"),
+        ({"size": (96.0, 128.0)}, "size"),
+        ({"size": (96,)}, "size"),
+        ({"size": "96x128"}, "size"),
+        ({"num_frames": 2.5}, "num_frames"),
+        ({"seed": 1.5}, "seed"),
     ],
 )
 def test_a_field_that_cannot_work_is_named(fields: dict, name: str) -> None:

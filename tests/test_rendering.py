@@ -64,6 +64,18 @@ def test_every_blend_of_two_values_is_exact_on_both_paths() -> None:
         np.testing.assert_array_equal(_on_torch(renderer, rgb, labels), expected)
 
 
+@pytest.mark.parametrize("stranger", [-1, 11, "road", 1.5])
+def test_classes_that_are_not_in_the_set_cannot_be_drawn(stranger: object) -> None:
+    with pytest.raises(ConfigError, match=rf"no such class in camvid-11: \[{stranger!r}\]; indices are 0 to 10"):
+        Renderer(CAMVID_11, RenderStyle(only=frozenset({3, stranger})))
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.1, float("nan"), "half", None])
+def test_what_is_no_opacity_is_refused(alpha: object) -> None:
+    with pytest.raises(ConfigError, match=f"alpha must be an opacity from 0 to 1, got {alpha!r}"):
+        RenderStyle(alpha=alpha)
+
+
 def test_overlay_leaves_unknown_and_unwanted_classes_untouched() -> None:
     rgb, labels = _scene(90, 160)
     only = frozenset({3, 8})

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from numbers import Integral
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -46,6 +47,11 @@ class DemoScene:
 
     def __post_init__(self) -> None:
         """Reject what cannot be drawn."""
+        for name in ("size", "num_frames", "seed"):
+            value = getattr(self, name)
+            numbers = value if name == "size" and isinstance(value, tuple) and len(value) == 2 else (value,)
+            if not all(isinstance(number, Integral) for number in numbers):
+                raise ConfigError(f"demo scene: {name} is {value!r}, expected whole numbers")
         height, width = self.size
         if not (MIN_SIZE[0] <= height <= MAX_SIZE[0] and MIN_SIZE[1] <= width <= MAX_SIZE[1]):
             raise ConfigError(

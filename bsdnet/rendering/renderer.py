@@ -4,6 +4,7 @@ Opacities are whole 255ths. `(a * f + (255 - a) * c) / 255` is then never half-w
 so every way to compute it that is off by less than 1/510 rounds to the same pixel.
 """
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,8 +51,8 @@ class RenderStyle:
 
     def __post_init__(self) -> None:
         """Reject what cannot be drawn."""
-        if not 0 <= self.alpha <= 1:
-            raise ConfigError(f"alpha must be an opacity from 0 to 1, got {self.alpha}")
+        if not isinstance(self.alpha, numbers.Real) or not 0 <= self.alpha <= 1:
+            raise ConfigError(f"alpha must be an opacity from 0 to 1, got {self.alpha!r}")
         if self.view not in get_args(View):
             raise ConfigError(f"view must be one of {', '.join(get_args(View))}, got {self.view!r}")
 
@@ -64,10 +65,14 @@ class Renderer:
     """
 
     def __init__(self, classes: ClassSet, style: RenderStyle = RenderStyle()) -> None:
-        strangers = sorted(index for index in style.only or () if not 0 <= index < len(classes))
+        known = range(len(classes))
+        strangers = [
+            index for index in style.only or () if not isinstance(index, numbers.Integral) or index not in known
+        ]
         if strangers:
             raise ConfigError(
-                f"only has no such class in {classes.name}: {strangers}; indices are 0 to {len(classes) - 1}"
+                f"only has no such class in {classes.name}: {sorted(strangers, key=repr)}; indices are 0 to "
+                f"{len(classes) - 1}, and classes.indices gives those of names"
             )
         self.classes = classes
         self.style = style

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from bsdnet.errors import ConfigError
 from bsdnet.picture import Picture
 from bsdnet.runtime.preprocess import halved_towards
 
@@ -42,11 +43,18 @@ class Smoother:
     frame is left as it is. It remembers one frame. Its methods are called by one thread at a time.
 
     Args:
-        keep: see `KEEP`.
-        tolerance: see `TOLERANCE`.
+        keep: see `KEEP`; 0 to below 1.
+        tolerance: see `TOLERANCE`; above 0.
+
+    Raises:
+        ConfigError: one of them is not.
     """
 
     def __init__(self, *, keep: float = KEEP, tolerance: float = TOLERANCE) -> None:
+        if not 0 <= keep < 1 or not tolerance > 0:
+            raise ConfigError(
+                f"a smoother needs keep from 0 to below 1 and tolerance above 0, got keep {keep}, tolerance {tolerance}"
+            )
         self._keep = keep
         self._tolerance = tolerance
         self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)

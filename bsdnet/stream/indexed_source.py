@@ -101,10 +101,11 @@ class ArraySource(IndexedSource):
         if len(frames) == 0:
             raise SourceError(f"{name}: no frames were given; give at least one")
         for index, frame in enumerate(frames):
-            if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            is_array = isinstance(frame, np.ndarray)
+            if not is_array or frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or not frame.size:
+                came = f"{frame.dtype} array of shape {frame.shape}" if is_array else type(frame).__name__
                 raise SourceError(
-                    f"{name}: frame {index} is a {frame.dtype} array of shape {frame.shape}; "
-                    "expected uint8 RGB of shape (height, width, 3)"
+                    f"{name}: frame {index} is a {came}; expected a uint8 RGB array of shape (height, width, 3)"
                 )
         height, width = frames[0].shape[:2]
         super().__init__(name=name, size=(height, width), num_frames=len(frames), fps=fps)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from bsdnet.errors import ConfigError
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.smoothing import KEEP, Smoother, blend, luma_of, make_guide
 
@@ -24,6 +25,12 @@ def tap(plane, y, x):
             at = plane[min(max(row, 0), height - 1), min(max(column, 0), width - 1)]
             value += vertical * horizontal * float(at)
     return value
+
+
+@pytest.mark.parametrize("settings", [{"keep": 1.0}, {"keep": -0.1}, {"keep": float("nan")}, {"tolerance": 0.0}])
+def test_settings_that_cannot_smooth_are_refused(settings):
+    with pytest.raises(ConfigError, match="keep from 0 to below 1 and tolerance above 0"):
+        Smoother(**settings)
 
 
 # The formula

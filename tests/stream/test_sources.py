@@ -229,6 +229,10 @@ class TestArraySource:
             ArraySource([])
         with pytest.raises(SourceError, match="frame 1 is a float64 array"):
             ArraySource([numbered(0), np.zeros((4, 4, 3))])
+        with pytest.raises(SourceError, match="frame 1 is a list; expected a uint8 RGB array"):
+            ArraySource([numbered(0), [[0, 0, 0]]])
+        with pytest.raises(SourceError, match=r"frame 0 is a uint8 array of shape \(0, 4, 3\)"):
+            ArraySource([np.zeros((0, 4, 3), np.uint8)])
         for fps in (0.0, -1.0, float("nan"), float("inf")):
             with pytest.raises(ConfigError, match="fps"):
                 ArraySource([numbered(0)], fps)
