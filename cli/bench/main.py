@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -213,7 +214,21 @@ def _configure(values: dict[str, Any]) -> None:
     targets = [target for name in ("json", "markdown", "plot") if (target := values.get(name)) is not None]
     if len({target.resolve() for target in targets}) < len(targets):
         raise click.UsageError("the reports would overwrite each other; give each a file of its own")
+    for path in targets:
+        if path.resolve() in _read_by(values):
+            raise click.UsageError(f"{path} is read, a report would overwrite it")
     configure_logging(_NAME, debug=values["debug"], level=logging.INFO)
+
+
+def _read_by(values: dict[str, Any]) -> set[Path]:
+    """The files that a command's options have it read."""
+    weights = values.get("weights", ())
+    texts = [
+        *((weights,) if isinstance(weights, str) else weights),
+        *(spec.rpartition(":")[0] for spec in values.get("modules", ())),
+        values.get("source", ""),
+    ]
+    return {path.resolve() for path in map(Path, texts) if path.is_file()}
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
