@@ -256,6 +256,7 @@ class Window(QMainWindow):
             self.transport.set_stream(self.player.info)
             self.transport.set_phase(phase)
             self._show_engine()
+            self.transport.show_time(self.player.position_s)  # it may have been paused in the middle
         for command in NEED_PICTURE:
             self.actions_by_name[command].setEnabled(shown)
 

@@ -361,3 +361,15 @@ def test_the_box_of_every_class_is_seen_in_both_themes(qtbot, settings, theme):
         assert max(abs(lightness - background.lightnessF()) for lightness in edge) > 0.12, CAMVID_11.names[row]
     settings.theme = "dark"
     appearance.apply()
+
+
+def test_playing_on_leaves_the_position_where_it_is(start):
+    window = start("clip")
+    window.player.seek(50.0)
+    window.player.take = lambda: None  # no frame comes after this
+    window.player._position.show(50.0, 0.02, plays=True)
+    window.player.toggle()
+    window.player.toggle()
+    assert window.player.phase is Phase.PLAYING
+    assert window.transport.time.text() == "0:50.0"
+    assert window.transport.slider.value() == 5000
