@@ -274,9 +274,10 @@ class VideoWidget(QWidget):
     # The mouse
 
     def wheelEvent(self, event: QWheelEvent) -> None:
-        """Zoom around the cursor."""
+        """Zoom around the cursor; sideways, the wheel does nothing, so that a fitted picture goes on fitting."""
         self._mouse = event.position()
-        self.zoom_by(_ZOOM_PER_NOTCH ** (event.angleDelta().y() / 120))
+        if event.angleDelta().y():
+            self.zoom_by(_ZOOM_PER_NOTCH ** (event.angleDelta().y() / 120))
         event.accept()
 
     def event(self, event: QEvent) -> bool:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from PySide6.QtCore import QEvent, Qt
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtCore import QEvent, QPoint, QPointF, Qt
+from PySide6.QtGui import QKeyEvent, QWheelEvent
 from PySide6.QtWidgets import QApplication, QInputDialog
 
 from app import main, opening
@@ -373,3 +373,12 @@ def test_playing_on_leaves_the_position_where_it_is(start):
     assert window.player.phase is Phase.PLAYING
     assert window.transport.time.text() == "0:50.0"
     assert window.transport.slider.value() == 5000
+
+
+def test_the_wheel_turned_sideways_leaves_a_fitted_picture_fitted(start):
+    video = start("clip").video
+    place = QPointF(video.rect().center())
+    none = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False
+    for turn, scaling in ((QPoint(120, 0), "fit"), (QPoint(0, 120), "free")):
+        QApplication.sendEvent(video, QWheelEvent(place, video.mapToGlobal(place), QPoint(), turn, *none))
+        assert video.view.scaling == scaling
