@@ -178,8 +178,7 @@ class VideoWidget(QWidget):
         made_for = composed.geometry
         if made_for is None:
             return
-        same_kind = (geometry.frame, geometry.beside) == (made_for.frame, made_for.beside)
-        shown = geometry if same_kind else made_for
+        shown = _shown_geometry(geometry, made_for)
         ratio = self.devicePixelRatioF()
         painter.save()
         if ratio != 1.0:
@@ -208,7 +207,7 @@ class VideoWidget(QWidget):
         painter.restore()
 
     def _paint_words(self, painter: QPainter, composed: Composed) -> None:
-        seen = self._seen_rect()
+        seen = self._seen_rect(composed)
         if len(composed.tiles) == 2:
             paint_caption(painter, "Original", seen.bottomLeft(), right=False)
             paint_caption(painter, "Segmentation", seen.bottomRight(), right=True)
@@ -222,11 +221,11 @@ class VideoWidget(QWidget):
             share = "" if confidence is None else f"{confidence:.0%}"
             paint_hover(painter, self.rect(), self._mouse, color, name, share)
 
-    def _seen_rect(self) -> QRectF:
+    def _seen_rect(self, composed: Composed) -> QRectF:
         """The part of the widget that the picture covers."""
-        geometry = self._geometry
-        if geometry is None:
+        if self._geometry is None or composed.geometry is None:
             return QRectF(self.rect())
+        geometry = _shown_geometry(self._geometry, composed.geometry)
         height, width = geometry.picture
         (left, top), (right, bottom) = geometry.to_widget(0, 0), geometry.to_widget(width, height)
         ratio = self.devicePixelRatioF()
@@ -328,3 +327,8 @@ class VideoWidget(QWidget):
         self._mouse = None
         self.pointer_inside.emit(False)
         self.update()
+
+
+def _shown_geometry(wanted: ViewGeometry, made_for: ViewGeometry) -> ViewGeometry:
+    """Where a picture is painted: as wanted now, or as it was made for if that is another kind of picture."""
+    return wanted if (wanted.frame, wanted.beside) == (made_for.frame, made_for.beside) else made_for

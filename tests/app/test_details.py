@@ -382,3 +382,13 @@ def test_the_wheel_turned_sideways_leaves_a_fitted_picture_fitted(start):
     for turn, scaling in ((QPoint(120, 0), "fit"), (QPoint(0, 120), "free")):
         QApplication.sendEvent(video, QWheelEvent(place, video.mapToGlobal(place), QPoint(), turn, *none))
         assert video.view.scaling == scaling
+
+
+def test_captions_stay_on_the_picture_until_another_is_made(qtbot, start):
+    window = start("clip")
+    window.set_mode("side-by-side")
+    qtbot.waitUntil(lambda: window.video.composed.geometry.beside, timeout=WAIT_MS)
+    composed = window.video.composed
+    place = window.video._seen_rect(composed)
+    window.set_mode("split")
+    assert window.video._seen_rect(composed) == place
