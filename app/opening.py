@@ -82,4 +82,5 @@ def dropped_source(mime: QMimeData) -> str | None:
     urls: list[QUrl] = mime.urls()
     if urls and urls[0].isLocalFile():
         return urls[0].toLocalFile()
-    return urls[0].toString() if urls and "://" in urls[0].toString() else None
+    address = urls[0].toString(QUrl.ComponentFormattingOption.FullyEncoded) if urls else ""  # servers want no spaces
+    return address if "://" in address else None
