@@ -4,6 +4,8 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+_LONGEST_NAME = 80  # of a source, in the name of a new file: file systems end at 255 with time and endings
+
 
 def source_name(spec: str) -> str:
     """Name a source: a file by its name, an address without what may be secret in it."""
@@ -21,7 +23,7 @@ def new_path(folder: Path, spec: str, suffix: str) -> Path:
         OSError: the folder cannot be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(source_name(spec)).stem).strip("-").lower() or "stream"
+    name = re.sub(r"[^A-Za-z0-9]+", "-", Path(source_name(spec)).stem)[:_LONGEST_NAME].strip("-").lower() or "stream"
     stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
     path = folder / f"{stem}{suffix}"
     number = 1

@@ -83,6 +83,12 @@ def test_new_files_never_take_an_old_name(tmp_path, monkeypatch):
     assert first not in names
 
 
+def test_a_file_of_the_longest_name_can_be_kept_from(tmp_path):
+    path = new_path(tmp_path, f"/data/{'x' * 251}.mp4", ".mp4")
+    path.with_name(path.name + ".part").touch()
+    assert path.name.startswith("xxxx")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux lists cameras in a folder")
 def test_lists_the_cameras_that_give_pictures(tmp_path):
     for node, name, index in (("video2", "Front", "0"), ("video3", "Front", "1"), ("video0", "Rear", "0")):
