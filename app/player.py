@@ -131,6 +131,11 @@ class Player(QObject):
     def _frame_s(self) -> float:
         return 1 / self._info.fps if self._info is not None and self._info.fps > 0 else 1.0
 
+    @property
+    def _is_at_end(self) -> bool:
+        """Whether there is nothing more to play, as after the last step."""
+        return bool(self._pipeline and self._pipeline.state.value == "paused" and self._pipeline.at_end)
+
     # What the user wants
 
     def open(self, spec: str) -> None:
@@ -167,9 +172,9 @@ class Player(QObject):
         """Play or pause."""
         if self._phase is Phase.PLAYING:
             self._command(lambda pipeline: pipeline.pause(), Phase.PAUSED)
-        elif self._phase is Phase.PAUSED:
+        elif self._phase is Phase.PAUSED and not self._is_at_end:
             self._command(lambda pipeline: pipeline.resume(), Phase.PLAYING)
-        elif self._phase is Phase.ENDED and self._info is not None:
+        elif self._phase in (Phase.PAUSED, Phase.ENDED) and self._info is not None:
             self._play_from(0.0) if self._info.seekable else self.open(self._spec)
 
     def step(self) -> None:
@@ -191,9 +196,8 @@ class Player(QObject):
         """Go to a time of the file in seconds."""
         if self._info is None or not self._info.seekable:
             return
-        if self._info.num_frames and self._info.fps > 0:
-            time_s = min(time_s, self._info.num_frames / self._info.fps)
-        time_s = max(0.0, time_s)
+        end_s = self._info.num_frames / self._info.fps if self._info.num_frames and self._info.fps > 0 else math.inf
+        time_s = min(max(0.0, time_s), end_s)
         self._position.aim_at(time_s)
         if self._phase is Phase.ENDED:
             self._set_phase(Phase.PAUSED)
@@ -207,13 +211,13 @@ class Player(QObject):
         if held:
             self._plays_on = self._phase is Phase.PLAYING
         if self._plays_on and (self._phase is Phase.PLAYING) == held:
-            self.toggle()
+            phase = Phase.PAUSED if held else Phase.PLAYING
+            self._command(lambda pipeline: pipeline.pause() if held else pipeline.resume(), phase)
 
     def _label_anew(self) -> None:
         """Have the frame that is shown go through the network again."""
         if self._phase in (Phase.PAUSED, Phase.ENDED) and self._info is not None and self._info.seekable:
-            time_s = self._position.aim_s
-            self._command(lambda pipeline: pipeline.seek(time_s), self._phase)
+            self._command(lambda pipeline: pipeline.seek(self._position.aim_s), self._phase)
 
     def seek_by(self, seconds: float) -> None:
         """Go back or ahead, from where the user has last sought to, if its frame is not there yet."""
@@ -316,7 +320,7 @@ class Player(QObject):
         if pipeline.state.ended:
             ended = SourceError("the stream has ended: its sender sends no more")
             self._fail(stream_problem(self._spec, pipeline.error or ended))
-        elif self._phase is Phase.PLAYING and pipeline.state.value == "paused" and pipeline.at_end:
+        elif self._phase is Phase.PLAYING and self._is_at_end:
             if self.loop and self._info.seekable:
                 self._play_from(0.0)
             else:

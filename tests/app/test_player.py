@@ -109,6 +109,26 @@ def test_ends_and_begins_again(qtbot, playing):
     qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
 
 
+def test_begins_again_after_the_last_step(qtbot, playing):
+    playing.open("short")
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+    playing.seek(0.08)
+    assert playing.phase is Phase.PAUSED
+    qtbot.waitUntil(lambda: playing._pipeline.at_end and playing._pipeline.state.value == "paused", timeout=WAIT_MS)
+    with qtbot.waitSignal(playing.frame_ready, timeout=WAIT_MS):
+        playing.toggle()
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+
+
+def test_a_position_that_is_dragged_to_the_end_stays_there(qtbot, playing):
+    playing.hold(True)
+    playing.seek(99.98)
+    qtbot.waitUntil(lambda: playing._pipeline.at_end and playing._pipeline.state.value == "paused", timeout=WAIT_MS)
+    playing.hold(False)
+    qtbot.waitUntil(lambda: playing.phase is Phase.ENDED, timeout=WAIT_MS)
+    assert playing.position_s > 99.0
+
+
 def test_what_cannot_be_sought_in_ends_and_is_opened_again(qtbot, playing):
     playing.loop = True
     playing.open("unseekable")
