@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from PySide6.QtCore import QEvent, QObject, QTimer
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer
 from PySide6.QtGui import QAccessible, QAccessibleEvent
 from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QToolButton, QWidget
 
 from app.icons import icon
+from app.naming import breakable
 
 _SHOWN_MS = 12_000
 
@@ -25,6 +26,7 @@ class Banner(QFrame):
         self.setObjectName("banner")
         self.label = QLabel()
         self.label.setWordWrap(True)
+        self.label.setTextFormat(Qt.TextFormat.PlainText)  # a name may look like markup
         self.button = QPushButton()
         self.dismiss = QToolButton()
         self.dismiss.setIcon(icon("close"))
@@ -84,7 +86,7 @@ class Banner(QFrame):
         return super().eventFilter(watched, event)
 
     def _set_words(self, words: str) -> None:
-        self.label.setText(words)
+        self.label.setText(breakable(words))
         self.setAccessibleName(words)
 
     def place(self) -> None:

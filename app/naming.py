@@ -4,6 +4,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+_LONG_WORD = 30  # shorter ones have room, and can be copied without anything between their letters
 _LONGEST_NAME = 80  # of a source, in the name of a new file: file systems end at 255 with time and endings
 
 
@@ -31,3 +32,8 @@ def new_path(folder: Path, spec: str, suffix: str) -> Path:
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
     return path
+
+
+def breakable(words: str) -> str:
+    """Let long names go on in the next line: Qt breaks a line between words, and after a slash or a hyphen, only."""
+    return re.sub(rf"[^\s/-]{{{_LONG_WORD}}}(?=[^\s/-])", lambda found: f"{found[0]}\u200b", words)

@@ -1,10 +1,10 @@
 """What is there when there is no picture: the start, waiting, and errors in words."""
 
-import re
+import html
 from collections.abc import Callable, Sequence
 
-from PySide6.QtCore import QRectF, QSize, Qt, QTimer, Signal
-from PySide6.QtGui import QFontMetricsF, QPainter, QPaintEvent, QPalette, QPen
+from PySide6.QtCore import QEvent, QRectF, QSize, Qt, QTimer, Signal
+from PySide6.QtGui import QFontMetricsF, QPainter, QPaintEvent, QPalette, QPen, QResizeEvent
 from PySide6.QtWidgets import (
     QGridLayout,
     QHBoxLayout,
@@ -12,6 +12,7 @@ from PySide6.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyleOptionToolButton,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -19,10 +20,12 @@ from PySide6.QtWidgets import (
 
 from app.elided_label import ElidedLabel
 from app.icons import icon, paint_icon
+from app.naming import breakable
 from app.problems import Problem
 
 _MAX_RECENT_SHOWN = 5
-_LONG_WORD = 60  # shorter ones have room, and can be copied without anything between their letters
+_CARD_SPACING = 12
+_FEWEST_LINES = 8  # the least width of a recent source's name, in heights of a line
 
 
 class StartPage(QScrollArea):
@@ -36,7 +39,7 @@ class StartPage(QScrollArea):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        page = _page(self)
+        self._page = page = _page(self)
         title = QLabel("See the street as the network does")
         title.setProperty("display", True)
         words = QLabel("Open a video or a camera, or drop a file here. Every pixel is labelled as it plays.")
@@ -50,20 +53,45 @@ class StartPage(QScrollArea):
             _card("network", "Open URL", "Live, from the network", self.address_wanted.emit),
             _card("street", "Play the demo", "A street that is drawn", self.demo_wanted.emit),
         ]
-        cards = QGridLayout()
-        cards.setSpacing(12)
-        for number, card in enumerate(self.cards):
-            cards.addWidget(card, number // 2, number % 2)
+        self._grid = QGridLayout()
+        self._grid.setSpacing(_CARD_SPACING)
+        self._columns = 0
+        self._arrange()
         self.setFocusProxy(self.cards[0])
         self._recent = QVBoxLayout()
+        choices = QVBoxLayout()
+        choices.addLayout(self._grid)
+        choices.addSpacing(16)
+        choices.addLayout(self._recent)
         page.addStretch(2)
         page.addWidget(title)
         page.addWidget(words)
         page.addSpacing(20)
-        page.addLayout(_centered(cards))
-        page.addSpacing(16)
-        page.addLayout(_centered(self._recent))
+        page.addLayout(_centered(choices))
         page.addStretch(3)
+
+    def _arrange(self) -> None:
+        """Put the cards side by side, or below one another where there is no room for two."""
+        margins = self._page.contentsMargins()
+        room = self.width() - self.verticalScrollBar().sizeHint().width() - margins.left() - margins.right()
+        needed = 2 * max(card.minimumSizeHint().width() for card in self.cards) + _CARD_SPACING
+        columns = 2 if room >= needed else 1
+        if columns != self._columns:
+            self._columns = columns
+            for number, card in enumerate(self.cards):
+                self._grid.removeWidget(card)
+                self._grid.addWidget(card, number // columns, number % columns)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Arrange anew."""
+        super().resizeEvent(event)
+        self._arrange()
+
+    def event(self, event: QEvent) -> bool:
+        """Arrange anew when the words have another size."""
+        if event.type() is QEvent.Type.LayoutRequest:
+            self._arrange()
+        return super().event(event)
 
     def show_recent(self, specs: Sequence[str]) -> None:
         """List what was opened last."""
@@ -76,10 +104,9 @@ class StartPage(QScrollArea):
             heading.setProperty("quiet", True)
             self._recent.addWidget(heading)
         for spec in shown:
-            button = QToolButton()
-            words = spec if len(spec) < 60 else f"…{spec[-58:]}"
-            button.setText(words.replace("&", "&&"))  # a single one marks a key
-            button.setToolTip(spec)
+            button = _RecentButton()
+            button.setText(spec.replace("&", "&&"))  # a single one marks a key
+            button.setToolTip(html.escape(spec) if "<" in spec else spec)
             button.setAccessibleName(f"Open {spec} again")
             kind = "camera" if spec.startswith("camera:") else "street" if spec == "demo" else "file"
             button.setIcon(icon(kind, QPalette.ColorRole.Mid))
@@ -87,6 +114,28 @@ class StartPage(QScrollArea):
             button.clicked.connect(lambda _=False, spec=spec: self.recent_chosen.emit(spec))
             button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
             self._recent.addWidget(button, 0, Qt.AlignmentFlag.AlignLeft)
+
+
+class _RecentButton(QToolButton):
+    """A name of which as much of the end is shown as there is room for."""
+
+    _shown = ""
+
+    def minimumSizeHint(self) -> QSize:
+        """Ask for a few letters."""
+        return QSize(_FEWEST_LINES * self.fontMetrics().height(), super().minimumSizeHint().height())
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Cut the name."""
+        metrics, flags = self.fontMetrics(), Qt.TextFlag.TextShowMnemonic
+        beside = self.sizeHint().width() - metrics.size(flags, self.text()).width()
+        room = self.width() - beside
+        self._shown = metrics.elidedText(self.text(), Qt.TextElideMode.ElideLeft, room, flags)
+
+    def initStyleOption(self, option: QStyleOptionToolButton) -> None:
+        """Draw what was left of it."""
+        super().initStyleOption(option)
+        option.text = self._shown
 
 
 class WaitPage(QWidget):
@@ -149,9 +198,18 @@ class ProblemPage(QScrollArea):
     def show_problem(self, problem: Problem) -> None:
         """Say it."""
         for label, words in ((self.title, problem.title), (self.text, problem.text), (self.advice, problem.advice)):
-            label.setText(_breakable(words))
+            label.setText(breakable(words))
         self.setAccessibleName(f"{problem.title}. {problem.text} {problem.advice}")
         self.retry.setFocus()
+
+
+class _Card(QPushButton):
+    """A large button that asks for as much room as what is in it."""
+
+    def minimumSizeHint(self) -> QSize:
+        """Ask for it."""
+        layout = self.layout()
+        return layout.minimumSize() if layout else super().minimumSizeHint()
 
 
 class IconLabel(QWidget):
@@ -218,11 +276,6 @@ class _Spinner(QWidget):
         painter.drawArc(box, -self._angle * 16, 80 * 16)
 
 
-def _breakable(words: str) -> str:
-    """Let long names go on in the next line: Qt breaks a line between words only."""
-    return re.sub(rf"\S{{{_LONG_WORD}}}(?=\S)", lambda found: f"{found[0]}\u200b", words)
-
-
 def _page(area: QScrollArea) -> QVBoxLayout:
     inner = QWidget()
     area.setWidget(inner)
@@ -242,7 +295,7 @@ def _centered(inner: QGridLayout | QVBoxLayout) -> QHBoxLayout:
 
 def _card(name: str, title: str, words: str, action: Callable[[], None]) -> QPushButton:
     """A large button with an icon and two lines of words."""
-    card = QPushButton()
+    card = _Card()
     card.setObjectName("card")
     card.setAccessibleName(title)
     card.setAccessibleDescription(words)

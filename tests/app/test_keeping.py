@@ -53,12 +53,12 @@ def test_why_nothing_is_saved(qtbot, start, settings, tmp_path):
     window = start("clip")
     window.actions_by_name["save"].trigger()
     qtbot.waitUntil(window.banner.isVisible, timeout=WAIT_MS)
-    assert window.banner.label.text() == f"The picture was not saved: {tmp_path}/file/kept: Not a directory."
+    assert window.banner.accessibleName() == f"The picture was not saved: {tmp_path}/file/kept: Not a directory."
 
 
 def test_a_folder_that_is_not_there_yet(window, settings):
     window.actions_by_name["show-folder"].trigger()
-    assert window.banner.label.text() == f"Nothing has been kept yet; it will be in {settings.folder}"
+    assert window.banner.accessibleName() == f"Nothing has been kept yet; it will be in {settings.folder}"
 
 
 def test_pictures_of_one_second_have_names_of_their_own(tmp_path):
