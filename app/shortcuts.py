@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
-from PySide6.QtCore import Qt
+from PySide6.QtCore import QSize, Qt
 from PySide6.QtGui import QKeySequence
 from PySide6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 HOLD_KEY = Qt.Key.Key_O
 """Held down, it shows the frame as it came."""
+_SCREEN_SHARE = 0.9  # of the screen: the most that the sheet takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +109,8 @@ class ShortcutSheet(QDialog):
         area.setWidgetResizable(True)
         layout = QVBoxLayout(self)
         layout.addWidget(area)
-        hint = inner.sizeHint()
-        self.resize(hint.width() + 60, min(hint.height() + 60, 900))
+        room = self.screen().availableSize() * _SCREEN_SHARE  # what has no room is scrolled to
+        self.resize((inner.sizeHint() + QSize(60, 60)).boundedTo(room))
 
 
 def _group(group: str) -> QGridLayout:

@@ -96,6 +96,7 @@ QToolButton:hover, QPushButton:hover { background: $hover; }
 QToolButton:focus, QPushButton:focus, QComboBox:focus { border-color: $accent; }
 QToolButton:pressed, QPushButton:pressed { background: $line; }
 QToolButton:checked { background: $raised; border-color: $line; color: $accent; }
+QToolButton:checked:disabled { background: transparent; border-color: transparent; }
 QToolButton:disabled, QPushButton:disabled, QLabel:disabled { color: $quiet; }
 QToolButton::menu-indicator { image: none; width: 0; }
 QPushButton[small="true"] { padding: ${x2}px ${s}px; color: $quiet; }
@@ -126,7 +127,9 @@ QListView { background: transparent; border: none; }
 QScrollArea { background: transparent; border: none; }
 QScrollBar:vertical { background: transparent; width: ${bar}px; margin: 0; }
 QScrollBar::handle:vertical { background: $line; border-radius: ${bar2}px; min-height: ${l}px; }
-QScrollBar:horizontal { height: 0; }
+QScrollBar:horizontal { background: transparent; height: ${bar}px; margin: 0; }
+QScrollBar::handle:horizontal { background: $line; border-radius: ${bar2}px; min-width: ${l}px; }
+QAbstractScrollArea::corner { background: transparent; border: none; }
 QScrollBar::add-line, QScrollBar::sub-line { height: 0; width: 0; }
 QScrollBar::add-page, QScrollBar::sub-page { background: transparent; }
 QSlider { min-height: ${l}px; }

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from PySide6.QtCore import QCoreApplication, QEvent, QPoint, QPointF, QSettings, Qt
+from PySide6.QtCore import QCoreApplication, QEvent, QPoint, QPointF, QSettings, QSize, Qt
 from PySide6.QtGui import QMouseEvent
-from PySide6.QtWidgets import QApplication, QWidget
+from PySide6.QtWidgets import QApplication, QScrollArea, QWidget
 
 from app.engine import EngineChoice
 from app.phase import Phase
@@ -180,6 +180,7 @@ def take_all(shots: Session) -> None:
     take_live(shots)
     sheet = ShortcutSheet(shots.window)
     sheet.show()
+    sheet.resize(sheet.findChild(QScrollArea).widget().sizeHint() + QSize(60, 60))  # wider than the screen here
     shots.shoot("shortcuts", sheet)
     sheet.close()
 

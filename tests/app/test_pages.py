@@ -1,12 +1,13 @@
 """What stands in place of the picture or over it: nothing is cut off, and names are shown as they are."""
 
 import pytest
-from PySide6.QtCore import QPoint, Qt
-from PySide6.QtWidgets import QApplication, QToolButton, QWidget
+from PySide6.QtCore import QPoint, QSize, Qt
+from PySide6.QtWidgets import QApplication, QScrollArea, QToolButton, QWidget
 
 from app.banner import Banner
 from app.pages import ProblemPage, StartPage
 from app.problems import Problem
+from app.shortcuts import ShortcutSheet
 
 LONG_PATH = "/data/recordings of the long drive & back/" + "through-the-old-town-" * 12 + "take-17.mp4"
 
@@ -73,3 +74,19 @@ def test_a_long_name_is_not_cut_in_a_small_window(qtbot):
     page.show()
     QApplication.processEvents()
     assert page.widget().width() <= page.viewport().width()
+
+
+def test_the_sheet_of_keys_stays_on_the_screen(qtbot, window, monkeypatch):
+    class SmallScreen:
+        def availableSize(self) -> QSize:
+            return QSize(800, 480)
+
+    monkeypatch.setattr(ShortcutSheet, "screen", lambda sheet: SmallScreen(), raising=False)
+    sheet = ShortcutSheet(window)
+    sheet.show()
+    QApplication.processEvents()
+    assert sheet.width() <= 800
+    assert sheet.height() <= 480
+    bar = sheet.findChild(QScrollArea).horizontalScrollBar()
+    assert bar.maximum() > 0
+    assert bar.height() > 0, "what has no room is scrolled to"
