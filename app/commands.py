@@ -25,6 +25,7 @@ LATE_KEYS = {
 """Keys that lists, sliders and buttons need themselves: they get them first, the commands what they leave."""
 
 _ICONS = {
+    "close": "back",
     "fit": "fit",
     "save": "photo",
     "record": "record",

@@ -27,6 +27,7 @@ class TopBar(QWidget):
         super().__init__(parent)
         self.setObjectName("bar")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.back = _action_button(actions["close"])
         self.title = ElidedLabel()
         self.title.setObjectName("title")
         self._modes: dict[str, QToolButton] = {}
@@ -57,6 +58,7 @@ class TopBar(QWidget):
         opacity.setBuddy(self.alpha)
 
         layout = QHBoxLayout(self)
+        layout.addWidget(self.back)
         layout.addWidget(self.title, 1)
         layout.addWidget(segments)
         layout.addWidget(opacity)

@@ -247,6 +247,7 @@ class Window(QMainWindow):
             self.stack.setCurrentWidget(pages[phase])
             pages[phase].setFocus()
         name = source_name(self.player.spec) if self.player.spec else ""
+        self.bar.back.setVisible(phase is not Phase.EMPTY)
         self.wait.show_words(f"Opening {name} ..." if name else "")
         self.bar.title.setText(name or "bsdnet")
         self.setWindowTitle(f"{name} - bsdnet-view" if name else "bsdnet-view")

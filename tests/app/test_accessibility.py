@@ -108,7 +108,7 @@ def test_it_begins_at_what_to_open(window):
 def test_tab_goes_through_the_window_from_top_to_bottom(start):
     window = start("clip")
     window.activateWindow()
-    order = tab_order(window, window.bar._modes["overlay"])
+    order = tab_order(window, window.bar.back)
     parts = [window.bar, window.video, window.transport, window.classes, window.engine]
     seen = [next(part for part in parts if part is widget or part.isAncestorOf(widget)) for widget in order]
     assert list(dict.fromkeys(seen)) == parts

@@ -322,6 +322,18 @@ def test_the_sheet_shows_every_command(qtbot, window):
     assert {command.words for command in COMMANDS} <= words
 
 
+def test_a_stream_can_be_left_with_the_mouse_whatever_it_does(qtbot, window, start):
+    back = window.bar.back
+    assert not back.isVisible(), "there is nothing to leave"
+    window.open("slow")
+    assert back.isVisible()
+    qtbot.mouseClick(back, Qt.MouseButton.LeftButton)
+    assert window.stack.currentWidget() is window.start
+    start("clip")
+    qtbot.mouseClick(back, Qt.MouseButton.LeftButton)
+    assert window.player.phase is Phase.EMPTY
+
+
 def test_settings_are_remembered(qtbot, window, settings):
     window.actions_by_name["mask"].trigger()
     window.actions_by_name["theme"].trigger()
