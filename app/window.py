@@ -201,6 +201,7 @@ class Window(QMainWindow):
         self.transport.setVisible(not full and phase in _WITH_PICTURE)
         useful = not full and phase in (*_WITH_PICTURE, Phase.FAILED)
         self.sidebar.setVisible(useful and self.settings.sidebar)
+        self.actions_by_name["sidebar"].setEnabled(useful)
 
     def toggle_full_screen(self) -> None:
         """Give all the screen to the picture, or not."""
@@ -246,8 +247,8 @@ class Window(QMainWindow):
         if phase in pages:
             self.stack.setCurrentWidget(pages[phase])
             pages[phase].setFocus()
-        name = source_name(self.player.spec) if self.player.spec else ""
         self.bar.back.setVisible(phase is not Phase.EMPTY)
+        name = source_name(self.player.spec) if self.player.spec else ""
         self.wait.show_words(f"Opening {name} ..." if name else "")
         self.bar.title.setText(name or "bsdnet")
         self.setWindowTitle(f"{name} - bsdnet-view" if name else "bsdnet-view")
@@ -255,9 +256,9 @@ class Window(QMainWindow):
             self.settings.remember(self.player.spec)
             self.start.show_recent(self.settings.recent)
             self.transport.set_stream(self.player.info)
+            self.transport.show_time(self.player.position_s)  # it may have been paused in the middle
             self.transport.set_phase(phase)
             self._show_engine()
-            self.transport.show_time(self.player.position_s)  # it may have been paused in the middle
         for command in NEED_PICTURE:
             self.actions_by_name[command].setEnabled(shown)
 

@@ -334,6 +334,13 @@ def test_a_stream_can_be_left_with_the_mouse_whatever_it_does(qtbot, window, sta
     assert window.player.phase is Phase.EMPTY
 
 
+def test_panels_cannot_be_hidden_where_there_are_none(start, window):
+    action = window.actions_by_name["sidebar"]
+    assert not action.isEnabled()
+    start("clip")
+    assert action.isEnabled()
+
+
 def test_settings_are_remembered(qtbot, window, settings):
     window.actions_by_name["mask"].trigger()
     window.actions_by_name["theme"].trigger()
