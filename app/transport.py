@@ -155,6 +155,7 @@ class Transport(QWidget):
             widget.setVisible(live)
         for widget in (self.restart, self.slider, self.loop):
             widget.setEnabled(seekable)
+        self.slider.setToolTip("" if seekable else "This video can only be played through")
         for widget in (self.play, self.step, self.speed):
             widget.setEnabled(info is not None)
         known = info is not None and info.num_frames and info.fps > 0 and not live

@@ -178,6 +178,13 @@ def test_a_click_on_the_position_goes_there(qtbot, start):
     )
 
 
+def test_a_position_that_cannot_be_moved_says_why(start):
+    slider = start("unseekable").transport.slider
+    assert not slider.isEnabled()
+    assert slider.toolTip() == "This video can only be played through"
+    assert start("clip").transport.slider.toolTip() == ""
+
+
 def test_live_sources_have_no_position(qtbot, start):
     window = start("camera:0")
     assert not window.transport.slider.isVisible()
