@@ -108,6 +108,7 @@ class Settings:
             return
         if spec != "demo" and not spec.startswith("camera:"):
             spec = str(Path(spec).absolute())  # the next start may be in another folder
+        self._store.sync()  # another viewer may have remembered something
         self._store.setValue("recent", [spec, *(entry for entry in self.recent if entry != spec)][:MAX_RECENT])
 
     @property

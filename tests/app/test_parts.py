@@ -60,6 +60,15 @@ def test_recent_sources_are_few_and_each_is_there_once(store):
     assert len(settings.recent) == MAX_RECENT
 
 
+def test_what_another_viewer_remembers_is_kept(tmp_path):
+    path = tmp_path / "settings.ini"
+    settings = Settings(QSettings(str(path), QSettings.Format.IniFormat))
+    assert settings.recent == []
+    path.write_text("[General]\nrecent=/x/other.mp4\n")
+    settings.remember("/x/street.mp4")
+    assert settings.recent == ["/x/street.mp4", "/x/other.mp4"]
+
+
 def test_addresses_are_not_remembered(store):
     settings = Settings(store)
     settings.remember("rtsp://user:secret@camera/1")
