@@ -198,8 +198,8 @@ def _sample(
     plane, row_stride, top, bottom, left, right, down, along, inside, PIXEL_STRIDE: tl.constexpr, BOX: tl.constexpr
 ):
     """Interpolate between the means over four boxes of a plane."""
-    total = 0.0
-    for row in tl.static_range(BOX):
+    total = tl.zeros_like(along)
+    for row in range(BOX):  # not unrolled: boxes of 8, as an 8K frame has, would take minutes to compile
         upper, lower = plane + (top + row) * row_stride, plane + (bottom + row) * row_stride
         for column in tl.static_range(BOX):
             near, far = (left + column) * PIXEL_STRIDE, (right + column) * PIXEL_STRIDE

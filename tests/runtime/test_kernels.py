@@ -246,7 +246,7 @@ def build(kernel, pointers, floats, **constants):
     types = {name: pointers.get(name, "fp32" if name in floats else "i32") for name in names}
     signature = {name: "constexpr" if name in constants else types[name] for name in names}
     source = ASTSource(kernel, signature, {(names.index(name),): value for name, value in constants.items()})
-    triton.compile(source, target=GPUTarget("cuda", 80, 32))
+    return triton.compile(source, target=GPUTarget("cuda", 80, 32))
 
 bytes_ = dict.fromkeys(("first", "second", "third", "labels", "confidence"), "*u8")
 drawn = dict.fromkeys(("first_drawn", "second_drawn", "third_drawn"), "*u8")
@@ -257,6 +257,9 @@ for stride, step in ((1, 2), (3, 1)):
     build(kernels._decide_kernel, {**bytes_, **drawn, "logits": "*fp16", "table": "*fp32"}, scales,
           CLASSES=19, CONFIDENCE=True, DRAW=True, BESIDE=True, PIXEL_STRIDE=stride, CHROMA_STEP=step,
           ROWS=8, COLUMNS=128)
+large = build(kernels._normalise_kernel, {**bytes_, "out": "*fp16", "affine": "*fp32"}, scales,
+              PIXEL_STRIDE=3, BOX=4, CHROMA_BOX=4, BLOCK=256)
+assert large.asm["ptx"].count("\\n") < 4_000, "what grows with the boxes' area takes minutes to compile at 8K"
 """
 
 
