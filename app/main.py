@@ -19,7 +19,10 @@ logger = logging.getLogger(__name__)
 EXIT_ERROR = 1
 NAMED_SIZES = {"auto": None, "seg50": (512, 1024), "seg75": (768, 1536), "seg100": (1024, 2048)}
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 9999
-SYSTEM_LIBRARIES = "libegl1 libxkbcommon-x11-0 libdbus-1-3 libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1"  # of Debian
+SYSTEM_LIBRARIES = (  # of Debian 12: with what these depend on, all that Qt's wheel loads to open a window under X
+    "libegl1 libgl1 libglib2.0-0 libfontconfig1 libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 "
+    "libxcb-keysyms1 libxcb-shape0"
+)
 
 
 def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int] | None:

@@ -96,6 +96,13 @@ def test_the_guide_names_every_option():
         assert f"`{option.opts[0] if isinstance(option, click.Option) else 'SOURCE'}`" in guide
 
 
+def test_error_and_guide_name_the_packages_of_what_qt_leaves_to_the_system():
+    guide = " ".join((ROOT / "docs" / "viewer.md").read_text().replace("\\\n", " ").split())
+    assert f"apt install {app.main.SYSTEM_LIBRARIES} " in guide
+    # Found missing on a bare Debian, one after the other.
+    assert {"libgl1", "libglib2.0-0", "libfontconfig1", "libxcb-shape0"} <= set(app.main.SYSTEM_LIBRARIES.split())
+
+
 def test_without_a_screen_it_says_so(monkeypatch, capsys):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
         monkeypatch.delenv(name, raising=False)
