@@ -160,7 +160,9 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 @click.version_option(package_name="bsdnet")
 @click.pass_context
 def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - click's values
-    """Train BSDNet with a SegFormer teacher, or evaluate weights.
+    """Train BSDNet, with a teacher or on labels alone, or evaluate weights.
+
+    Exit codes: 0 done; 1 error; 2 wrong usage; 130 and 143 stopped by a signal, to go on with --resume.
 
     \b
     bsdnet-train --dataset cityscapes --data-dir cityscapes --output runs/city
@@ -185,10 +187,7 @@ def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - cl
 @cli.command()
 @run_options([*CONFIGS, *VARIANTS])
 @click.option(
-    "--init",
-    "initial",
-    type=FILE,
-    help="Backbone from 'bsdnet-train pretrain' to go on from; that of S may become a B.",
+    "--init", "initial", type=FILE, help="Backbone from 'bsdnet-train pretrain' to go on from; S's may become a B."
 )
 @machine_options
 def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
