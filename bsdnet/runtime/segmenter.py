@@ -121,7 +121,8 @@ class Segmenter:
             BackendError: the device or the backend is not to be had here.
         """
         name = "s" if weights is None else str(weights)
-        checkpoint = load_checkpoint(default_weights(name) if name in SHIPPED else Path(name))
+        ships = name in SHIPPED or (name.isalnum() and not Path(name).exists())  # `S`, say: the error names what does
+        checkpoint = load_checkpoint(default_weights(name) if ships else Path(name))
         return cls(checkpoint, device=device, backend=backend, precision=precision, size=size, style=style)
 
     @property

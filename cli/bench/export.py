@@ -43,7 +43,7 @@ def export_engines(options: dict[str, Any]) -> None:
             fate = _fate(before, _engines(folder, size))
             lines.append([describe_size(size), f"{segmenter.backend} {segmenter.precision}", fate, number(cost_s)])
     tell(table(["input", "backend", "engine", "seconds"], lines, left=3))
-    if folder is not None:
+    if any(_engines(folder, size) for size in sizes):
         tell(f"\nengines lie in {folder}")
 
 

@@ -151,6 +151,8 @@ def test_engines_are_built_once(weights: Path, cache: Path, monkeypatch: pytest.
     assert "| built " in first.stdout
     assert [line.split("|")[3].strip() for line in second.stdout.splitlines()[2:4]] == ["was there", "built"]
     assert first.stdout.splitlines()[-1] == f"engines lie in {cache}"
+    monkeypatch.setattr(Segmenter, "prepare", lambda *arguments, **options: None)
+    assert "engines lie in" not in run_bench(*export[:-1], "128x64").stdout, "there is none of this size"
 
 
 def test_without_a_home_engines_are_built_and_not_kept(weights: Path, monkeypatch: pytest.MonkeyPatch):

@@ -168,6 +168,10 @@ def test_weights_that_do_not_load(
     refused(["clip.mp4", "-o", "out.mp4", "-y", "--weights", "broken.safetensors"], "broken.safetensors", *words)
 
 
+def test_a_name_of_weights_that_do_not_ship(refused: Callable[..., None]):
+    refused(["clip.mp4", "-o", "out.mp4", "-y", "--weights", "S"], "no weights 'S' ship with bsdnet; shipped: b, s")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_where_there_is_none(refused: Callable[..., None]):
     refused(["clip.mp4", "-o", "out.mp4", "-y", "--device", "cuda"], "device 'cuda'", "sees 0 CUDA devices")
