@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -44,6 +45,15 @@ def parse_device(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
+def parse_camera(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Take a camera's number or device path, but neither an empty one nor a file."""
+    if value is not None and (not value or re.fullmatch(r"-\d+", value)):
+        raise click.BadParameter(f"{value!r} is none; expected a number from 0 or a device path", context, parameter)
+    if value is not None and Path(value).is_file():
+        raise click.BadParameter(f"{value} is a file: give it as SOURCE", context, parameter)
+    return value
+
+
 def parse_weights(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Take a name or a path of weights, but not an empty one, as an unset variable of a script gives."""
     if value == "":
@@ -53,7 +63,9 @@ def parse_weights(context: click.Context, parameter: click.Parameter, value: str
 
 @click.command(context_settings={"max_content_width": 110})
 @click.argument("source", required=False)
-@click.option("--camera", type=click.IntRange(min=0), metavar="N", help="Open camera number N, from 0.")
+@click.option(
+    "--camera", callback=parse_camera, metavar="N|PATH", help="Open a camera, by its number from 0 or its device path."
+)
 @click.option(
     "--weights",
     callback=parse_weights,

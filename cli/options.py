@@ -61,6 +61,15 @@ def parse_device(context: click.Context, parameter: click.Parameter, value: str)
     return value
 
 
+def parse_camera(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Take a camera's number or device path, but neither an empty one nor a file."""
+    if value is not None and (not value or re.fullmatch(r"-\d+", value)):
+        raise click.BadParameter(f"{value!r} is none; expected a number from 0 or a device path", context, parameter)
+    if value is not None and Path(value).is_file():
+        raise click.BadParameter(f"{value} is a file: give it as SOURCE", context, parameter)
+    return value
+
+
 def parse_weights(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     """Take a name or a path of weights, but not an empty one; see `parse_path`."""
     if value == "":

@@ -17,6 +17,7 @@ from cli.options import (
     device_option,
     options,
     parse_bytes,
+    parse_camera,
     parse_names,
     parse_output,
     parse_path,
@@ -26,7 +27,12 @@ from cli.options import (
 )
 
 run_options = options(
-    click.option("--camera", metavar="N|PATH", help="Segment a camera, by its number from 0 or its device path."),
+    click.option(
+        "--camera",
+        callback=parse_camera,
+        metavar="N|PATH",
+        help="Segment a camera, by its number from 0 or its device path.",
+    ),
     click.option(
         "-o",
         "--output",
@@ -209,8 +215,6 @@ def choose_sources(arguments: Sequence[str], values: dict[str, Any]) -> tuple[st
         return ()
     if bool(arguments) == (camera is not None):
         raise click.UsageError("give one thing to segment: SOURCE or --camera")
-    if camera is not None and Path(camera).is_file():
-        raise click.UsageError(f"--camera {camera} is a file: give it as SOURCE")
     sources = tuple(arguments) if camera is None else (f"camera:{camera}",)
     masks = values["masks"]
     if masks is not None and any(os.path.realpath(masks) == os.path.realpath(source) for source in sources):

@@ -32,6 +32,7 @@ def ran(monkeypatch):
         ([], None, EngineChoice()),
         (["street.mp4"], "street.mp4", EngineChoice()),
         (["--camera", "0"], "camera:0", EngineChoice()),
+        (["--camera", "/dev/v4l/by-id/front"], "camera:/dev/v4l/by-id/front", EngineChoice()),
         (["--size", "640x352"], None, EngineChoice(size=(352, 640))),
         (["--size", "seg50"], None, EngineChoice(size=(512, 1024))),
         (
@@ -60,6 +61,8 @@ def test_smooth(ran, option, smooth):
         ["--size", "640"],
         ["--size", "31x400"],
         ["--camera", "-1"],
+        ["--camera", ""],
+        ["--camera", __file__],
         ["--device", "gpu"],
         ["--weights", ""],
     ],
@@ -69,7 +72,13 @@ def test_wrong_usage(ran, arguments):
     assert not ran
 
 
-@pytest.mark.parametrize("wrong", [["--device", "gpu"], ["--device", "cuda:x"], ["--weights", ""]])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--device", "gpu"], ["--device", "cuda:x"], ["--weights", ""],
+        ["--camera", ""], ["--camera", "-1"], ["--camera", __file__],
+    ],
+)  # fmt: skip
 def test_what_bsdnet_run_refuses_is_refused_in_the_same_words(ran, wrong):
     ours = CliRunner().invoke(app.main.cli, ["street.mp4", *wrong])
     theirs = CliRunner().invoke(cli.run.cli, ["street.mp4", "-o", "out.mp4", *wrong])
