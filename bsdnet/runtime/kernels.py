@@ -198,7 +198,7 @@ def _sample(
     plane, row_stride, top, bottom, left, right, down, along, inside, PIXEL_STRIDE: tl.constexpr, BOX: tl.constexpr
 ):
     """Interpolate between the means over four boxes of a plane."""
-    total = tl.zeros_like(along)
+    total = along * 0.0  # as the loop leaves it: one for each pixel
     for row in range(BOX):  # not unrolled: boxes of 8, as an 8K frame has, would take minutes to compile
         upper, lower = plane + (top + row) * row_stride, plane + (bottom + row) * row_stride
         for column in tl.static_range(BOX):
