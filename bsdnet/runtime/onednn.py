@@ -7,6 +7,8 @@ here they are put into the network without a compiler.
 
 import logging
 import operator
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 _OPTIONS: dict[str, Any] = {"padding": 0, "stride": 1, "dilation": 1, "groups": 1}
 """Arguments of a convolution besides weight and bias, with their defaults."""
+
+_TRACING = threading.Lock()
+"""While it traces, torch.fx replaces methods of `nn.Module` for the whole process: one at a time can be undone."""
 
 
 def pack_convolutions(model: nn.Module, x: Tensor) -> nn.Module:
@@ -64,6 +69,28 @@ class _PackedConv(nn.Module):
         return result
 
 
+class _Tracer(fx.Tracer):
+    """Traces what its own thread calls: another network that runs meanwhile in another thread is left alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:  # noqa: ANN401 - whatever a module gives
+        """Record a call, or pass it through."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:  # noqa: ANN401
+        """Record the use of a parameter, or pass it through."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
 class _Shapes(fx.Interpreter):
     """Notes at each node the shape of its result; PyTorch's ShapeProp would print a traceback where one cannot run."""
 
@@ -75,7 +102,8 @@ class _Shapes(fx.Interpreter):
 
 
 def _rewrite(model: nn.Module, x: Tensor) -> fx.GraphModule:
-    traced = fx.symbolic_trace(model)
+    with _TRACING:
+        traced = fx.GraphModule(model, _Tracer().trace(model))
     _Shapes(traced).run(x)
     for node in list(traced.graph.nodes):
         conv = _packed(traced, node)

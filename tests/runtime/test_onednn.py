@@ -135,3 +135,32 @@ def test_a_network_that_cannot_be_rewritten_stays_and_the_reason_is_logged(netwo
     assert "convolutions are not packed: symbolically traced variables" in caplog.text
     monkeypatch.setattr(torch.ops, "mkldnn", object())
     assert pack_convolutions(network, picture(64, 96)) is network
+
+
+def test_a_network_that_runs_meanwhile_in_another_thread_is_left_alone(network):
+    """As the viewer's old network does until the new one is ready; torch.fx replaces methods of all modules."""
+    x = picture(64, 96)
+    running = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+
+    class Interrupted(nn.Module):
+        """Lets another network, and itself, run in another thread while it is traced."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.seen = nn.Conv2d(3, 4, 1), []
+
+        def forward(self, x):
+            if not isinstance(x, torch.Tensor) and not self.seen:
+                with ThreadPoolExecutor(1) as pool:
+                    still = picture(64, 96)
+                    self.seen.append(pool.submit(lambda: (running(still), self.conv(still))).result())
+            return self.conv(x)
+
+    with torch.no_grad():
+        interrupted = Interrupted()
+        packed = pack_convolutions(interrupted, x)
+        assert type(packed).__name__ != "Interrupted", "it was rewritten"
+        ((other, own),) = interrupted.seen
+        torch.testing.assert_close(other, running(x))
+        torch.testing.assert_close(own, interrupted.conv(x))
+        torch.testing.assert_close(packed(x), own)
