@@ -88,7 +88,8 @@ def _run_one(options: dict[str, Any], load_segmenter: "Callable[[], Segmenter]",
 
     sinks = file_sinks(options)  # what is wrong with the output and the source is known without the network
     hwaccel: HardwareDecoding = "none" if options["device"] == "cpu" else options["hwaccel"]
-    with open_source(options["source"], fps=options["fps"], hwaccel=hwaccel) as source:
+    gpu = int(options["device"].partition(":")[2] or 0)
+    with open_source(options["source"], fps=options["fps"], hwaccel=hwaccel, gpu=gpu) as source:
         segmenter = load_segmenter()
         logger.debug("read %s and loaded the network for %s", source.info, segmenter.device)
         return _run_stream(options, source, segmenter, sinks, statistics)

@@ -55,13 +55,14 @@ class FileSource(VideoSource):
     Args:
         path: any file that FFmpeg decodes.
         hwaccel: where to decode. What fails on the GPU is decoded again in software, so that no frame is lost by it.
+        gpu: the GPU that decodes, from 0, as CUDA counts them.
 
     Raises:
         SourceError: the file is missing, may not be read, is no video, or no frame of it can be decoded.
         ConfigError: no such `hwaccel`.
     """
 
-    def __init__(self, path: str | Path, *, hwaccel: HardwareDecoding = "none") -> None:
+    def __init__(self, path: str | Path, *, hwaccel: HardwareDecoding = "none", gpu: int = 0) -> None:
         if hwaccel not in get_args(HardwareDecoding):
             raise ConfigError(f"hwaccel must be one of {', '.join(get_args(HardwareDecoding))}, got {hwaccel!r}")
         self._path = Path(path)
@@ -81,7 +82,7 @@ class FileSource(VideoSource):
             self._last_pts: int | None = None
             self._on_device = False
             if hwaccel == "auto":
-                self._try_device()
+                self._try_device(gpu)
             self._info = self._describe()
         except BaseException:
             self._container.close()
@@ -146,14 +147,14 @@ class FileSource(VideoSource):
         self._frames = self._decode_whole() if from_start else self._decode()
         self._ahead: list[VideoFrame] = []
 
-    def _try_device(self) -> None:
+    def _try_device(self, gpu: int) -> None:
         """Decode on the GPU if that seems to work; the first picture tells for certain."""
-        reason = why_not_on_device(self._stream.codec_context.codec)
+        reason = why_not_on_device(self._stream.codec_context.codec, gpu)
         if reason is None and self._container.duration is None:
             reason = "it does not say where its frames are, so what fails on the GPU could not be decoded again"
         if reason is None:
             try:
-                container = open_on_device(self._path)
+                container = open_on_device(self._path, gpu)
             except av.FFmpegError as error:
                 reason = f"the GPU does not take it: {error.strerror}"
         if reason is not None:

@@ -19,24 +19,31 @@ HardwareDecoding = Literal["auto", "none"]
 """`auto`: on an NVIDIA GPU where that works, else in software; `none`: in software."""
 
 
-def open_on_device(path: Path, device_type: str = "cuda") -> InputContainer:
+def open_on_device(path: Path, gpu: int = 0, device_type: str = "cuda") -> InputContainer:
     """Open a file to be decoded on a device.
+
+    Args:
+        path: the file.
+        gpu: which of the devices, from 0, as CUDA counts them.
+        device_type: FFmpeg's name of the kind of device.
 
     Raises:
         av.FFmpegError: the file or the device cannot be opened.
     """
     # An absolute path, because FFmpeg takes what stands before a colon for a protocol.
-    container = av.open(str(path.absolute()), "r", hwaccel=HWAccel(device_type, allow_software_fallback=True))
+    hwaccel = HWAccel(device_type, device=str(gpu), allow_software_fallback=True)
+    container = av.open(str(path.absolute()), "r", hwaccel=hwaccel)
     for stream in container.streams.video:
         stream.codec_context.thread_count = 1  # each thread would take surfaces, of which NVDEC has 32 at most
     return container
 
 
-def why_not_on_device(codec: Codec, device_type: str = "cuda") -> str | None:
+def why_not_on_device(codec: Codec, gpu: int = 0, device_type: str = "cuda") -> str | None:
     """Tell what keeps a codec's pictures from being decoded on a device, as far as this shows without a picture.
 
     Args:
         codec: the decoder, as of `VideoStream.codec_context.codec`.
+        gpu: which of the devices, from 0, as CUDA counts them.
         device_type: FFmpeg's name of the kind of device.
 
     Returns:
@@ -51,10 +58,10 @@ def why_not_on_device(codec: Codec, device_type: str = "cuda") -> str | None:
     with av.logging.Capture() as messages:
         av.logging.set_level(av.logging.ERROR)  # FFmpeg says the reason nowhere else
         try:
-            HWAccel(device_type).create(codec)
+            HWAccel(device_type, device=str(gpu)).create(codec)
         except av.FFmpegError as error:
             words = "; ".join(text.strip() for _, _, text in messages) or str(error.strerror)
-            return f"no {device_type!r} device can be opened: {words}"
+            return f"{device_type!r} device {gpu} cannot be opened: {words}"
         finally:
             av.logging.set_level(level)
     return None

@@ -26,7 +26,9 @@ __all__ = [
 ]
 
 
-def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: HardwareDecoding = "none") -> VideoSource:
+def open_source(
+    spec: str | Path, *, fps: float | None = None, hwaccel: HardwareDecoding = "none", gpu: int = 0
+) -> VideoSource:
     """Open what a user names.
 
     Args:
@@ -35,6 +37,7 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
             folder, a pattern or a file.
         fps: frames per second of images and of the demo; None for their default. Videos bring their own timestamps.
         hwaccel: where video files are decoded; see `FileSource`.
+        gpu: the GPU that decodes them, from 0.
 
     Raises:
         SourceError: it cannot be opened; see the sources for reasons.
@@ -55,7 +58,7 @@ def open_source(spec: str | Path, *, fps: float | None = None, hwaccel: Hardware
         return _open_camera(text.removeprefix("camera:"))
     if _scheme(text):
         return NetworkSource(text)
-    return FileSource(spec, hwaccel=hwaccel)
+    return FileSource(spec, hwaccel=hwaccel, gpu=gpu)
 
 
 def _is_image(path: Path) -> bool:

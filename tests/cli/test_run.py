@@ -4,7 +4,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import av
 import cv2
@@ -14,7 +14,7 @@ import torch
 
 from bsdnet.checkpoint import default_weights
 from bsdnet.classes import CAMVID_11
-from bsdnet.errors import CheckpointError
+from bsdnet.errors import CheckpointError, SourceError
 from bsdnet.runtime.segmenter import Segmenter
 from cli import run as run_module
 from tests.cli.conftest import GRAY, SIZE, Run, run_main
@@ -69,6 +69,24 @@ def test_on_a_gpu_all_is_built_for_the_frames_before_the_first_one(run: Run, cli
     monkeypatch.setattr(run_module, "_load_segmenter", load_as_on_gpu)
     assert run(clip, "-o", tmp_path / "gpu.mp4").exit_code == 0
     assert calls == [([(64, 128)], SIZE)] + ["submit"] * 5
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [("cpu", ("none", 0)), ("auto", ("auto", 0)), ("cuda", ("auto", 0)), ("cuda:1", ("auto", 1))],
+)
+def test_the_gpu_that_computes_decodes(
+    run: Run, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, expected: tuple[str, int]
+):
+    asked = []
+
+    def refuse(spec: str, *, fps: float | None, hwaccel: str, gpu: int) -> NoReturn:
+        asked.append((hwaccel, gpu))
+        raise SourceError("not today")
+
+    monkeypatch.setattr("bsdnet.stream.source.open_source", refuse)
+    assert run(clip, "-o", tmp_path / "out.mp4", "--device", device).exit_code == 1
+    assert asked == [expected]
 
 
 def test_the_summary_says_what_was_done_and_how_fast(run: Run, clip: Path, tmp_path: Path):

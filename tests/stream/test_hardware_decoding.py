@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import av
 import av.logging
@@ -67,13 +68,13 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Path]]:
     """A device that reads, instead of each file named in it, another one."""
     instead: dict[str, Path] = {}
 
-    def open_instead(path: Path) -> InputContainer:
+    def open_instead(path: Path, gpu: int) -> InputContainer:
         container = av.open(str(instead.get(path.name, path)))
         container.streams.video[0].codec_context.thread_count = 1
         return container
 
     module = "bsdnet.stream.file_source"
-    monkeypatch.setattr(f"{module}.why_not_on_device", lambda codec: None)
+    monkeypatch.setattr(f"{module}.why_not_on_device", lambda codec, gpu: None)
     monkeypatch.setattr(f"{module}.open_on_device", open_instead)
     monkeypatch.setattr(f"{module}.why_not_decoded_on_device", lambda stream: None)
     return instead
@@ -88,7 +89,7 @@ def read_all(source: FileSource) -> list[tuple[int, int, float, bytes]]:
 
 class TestReasons:
     def test_a_device_that_this_ffmpeg_was_built_without(self) -> None:
-        reason = why_not_on_device(av.Codec("h264", "r"), "videotoolbox")
+        reason = why_not_on_device(av.Codec("h264", "r"), device_type="videotoolbox")
         assert "knows no device 'videotoolbox'" in reason
         assert all(name in reason for name in hwdevices_available())
 
@@ -99,7 +100,7 @@ class TestReasons:
     def test_no_driver(self) -> None:
         """FFmpeg itself says only that the operation is not permitted."""
         reason = why_not_on_device(av.Codec("h264", "r"))
-        assert "no 'cuda' device can be opened" in reason
+        assert "'cuda' device 0 cannot be opened" in reason
         assert "libcuda" in reason
         assert "\n" not in reason
 
@@ -134,7 +135,7 @@ class TestChoice:
         with FileSource(clip) as source:
             assert found == read_all(source)
         assert [(record.levelname, record.name) for record in caplog.records] == [("INFO", "bsdnet.stream.file_source")]
-        assert "clip.mp4 is decoded in software: no 'cuda' device" in caplog.text
+        assert "clip.mp4 is decoded in software: 'cuda' device 0" in caplog.text
 
     def test_nobody_asked(self, tmp_path: Path, device: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level(logging.INFO), FileSource(write_clip(tmp_path / "clip.mp4", noise(3))):
@@ -147,6 +148,20 @@ class TestChoice:
         with caplog.at_level(logging.INFO), open_source(clip, hwaccel="auto") as source:
             assert len(read_all(source)) == 3
         assert [record.getMessage() for record in caplog.records] == ["clip.mp4 is decoded on the GPU"]
+
+    def test_the_gpu_that_was_asked_for(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """FFmpeg takes the first one otherwise."""
+        asked: list[tuple[str, str | None]] = []
+
+        def refuse(device_type: str, device: str | None = None) -> NoReturn:
+            asked.append((device_type, device))
+            raise av.FFmpegError(1, "no such device")
+
+        monkeypatch.setattr("bsdnet.stream.hardware_decoding.HWAccel", refuse)
+        clip = write_clip(tmp_path / "clip.mp4", noise(3))
+        with open_source(clip, hwaccel="auto", gpu=1) as source:
+            assert len(read_all(source)) == 3
+        assert asked == [("cuda", "1")]
 
     def test_what_cannot_be_sought_in_is_decoded_in_software(
         self, tmp_path: Path, device: dict[str, Path], caplog: pytest.LogCaptureFixture
