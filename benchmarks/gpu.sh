@@ -27,6 +27,8 @@ if [[ ${TINY:-} ]]; then
     sizes=(--size 64x64) small=64x64 middle=64x64 large=64x64 rounds=1 frames=8 crop=64x64 patience=10
 fi
 
+heeding=() # what a script in the background starts ignores SIGINT
+env --default-signal=INT true 2>/dev/null && heeding=(env --default-signal=INT)
 failed=()
 part() { # NAME SECONDS COMMAND...
     local name=$1 seconds=$(($2 * patience)) begin=$SECONDS
@@ -38,7 +40,9 @@ part() { # NAME SECONDS COMMAND...
         return 0
     fi
     echo "== $name: $*"
-    timeout --kill-after=5 "$seconds" "$@" 2>&1 | tee "$out/$name.log" || failed+=("$name")
+    # Cut off as by Ctrl-C, the benchmark writes what it has.
+    timeout --signal=INT --kill-after=15 "$seconds" "${heeding[@]}" "$@" 2>&1 |
+        tee "$out/$name.log" || failed+=("$name")
     echo "== $name took $((SECONDS - begin)) s of $seconds"
 }
 bench() { # NAME SECONDS OPTIONS...

@@ -73,21 +73,32 @@ def time_interleaved(
 
     Returns:
         The timing of each, in the order of `probes`.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C before the first round that counts was complete. Later it ends the measurement, and
+            only the rounds that are complete count.
     """
     order, draw = list(probes), random.Random(0)
     times_ms: dict[KeyT, list[float]] = {key: [] for key in probes}
     for number in range(-2, rounds):
         draw.shuffle(order)
-        for key in order:
-            probe = probes[key]
-            for _ in range(probe.untimed):
-                probe.measure()
-            new = [probe.measure() for _ in range(probe.timed)]
-            if number >= 0:
-                times_ms[key] += new
+        try:
+            new = {key: _turn(probes[key]) for key in order}
+        except KeyboardInterrupt:
+            if number < 1:
+                raise
+            break
         if number >= 0:
+            for key in order:
+                times_ms[key] += new[key]
             on_round()
     return {key: Timing.of(times) for key, times in times_ms.items()}
+
+
+def _turn(probe: Probe) -> list[float]:
+    for _ in range(probe.untimed):
+        probe.measure()
+    return [probe.measure() for _ in range(probe.timed)]
 
 
 def wall_clock(call: Callable[[], object]) -> float:

@@ -9,6 +9,7 @@ from bsdnet.runtime.timing import Timing
 from cli.bench import paper
 from cli.bench.candidates import load_candidate
 from cli.bench.measure import Case, Row, Settings, measure, require_any
+from cli.bench.progress import require_all
 from cli.bench.report import as_json, fps, number, percentiles, publish, table
 from cli.report import describe_size
 
@@ -33,21 +34,22 @@ def measure_blocks(options: dict[str, Any]) -> None:
         for size in options["sizes"]
         for candidate in candidates.values()
     ]
-    rows = measure(cases, settings)
+    rows, measured = measure(cases, settings)
     parts = []
     for size in options["sizes"]:
         found = {row.case.candidate.spec: row for row in rows if row.case.size == size}
         for kind, number_, entries in (("block", 4, paper.BLOCKS), ("context", 5, paper.CONTEXTS)):
             parts.append(f"Table {number_} ({kind}), BSDNet-{model.upper()} at {describe_size(size)}")
             parts.append(_table(kind, {name: found[f"{model}:{kind}={name}"] for name in entries}, entries))
-    parts.append(_remarks(rows, settings))
-    result = {"settings": {"device": str(settings.device), "rounds": settings.rounds}}
+    parts.append(_remarks(rows, measured))
+    result = {"settings": {"device": str(measured.device), "rounds": measured.rounds}}
     publish(
         "\n\n".join(parts),
         {**result, "rows": [_as_json(row) for row in rows]},
         options,
         describe_measurement("bsdnet-bench"),
     )
+    require_all(measured.rounds, settings.rounds)
     require_any(rows)
 
 

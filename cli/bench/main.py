@@ -98,7 +98,8 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
     """Measure the speed of networks, of whole frames and of the parts of the pipeline.
 
     Without a command: a table of model, input size, backend and precision, all interleaved in one run; what cannot
-    run here says why. Exit codes: 0 done; 1 error; 2 wrong usage.
+    run here says why. Ctrl-C ends it with the rounds that are complete. Exit codes: 0 done; 1 error; 2 wrong usage;
+    130 stopped by Ctrl-C.
     """
     if context.invoked_subcommand is not None:
         given = [name for name in values if context.get_parameter_source(name) is not ParameterSource.DEFAULT]
@@ -109,6 +110,7 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
     from bsdnet.devices import select_device
     from cli.bench.candidates import load_candidates
     from cli.bench.measure import Case, Settings, measure, require_any
+    from cli.bench.progress import require_all
     from cli.bench.report import write_speed
 
     settings = Settings(
@@ -127,8 +129,9 @@ def bench(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401 - c
         for backend in values["backends"]
         for precision in values["precisions"]
     ]
-    rows = measure(cases, settings)
-    write_speed(rows, settings, values)
+    rows, measured = measure(cases, settings)
+    write_speed(rows, measured, values)
+    require_all(measured.rounds, settings.rounds)
     require_any(rows)
 
 
@@ -161,8 +164,11 @@ def pipeline(**values: Any) -> None:  # noqa: ANN401
     """
     _configure(values)
     from cli.bench.pipeline import measure_pipeline, write_pipeline
+    from cli.bench.progress import require_all
 
-    write_pipeline(measure_pipeline(values), values)
+    result = measure_pipeline(values)
+    write_pipeline(result, values)
+    require_all(result.rounds, values["rounds"])
 
 
 @bench.command()

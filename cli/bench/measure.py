@@ -95,11 +95,12 @@ class Row:
     """Why it was not measured."""
 
 
-def measure(cases: Sequence[Case], settings: Settings) -> list[Row]:
+def measure(cases: Sequence[Case], settings: Settings) -> tuple[list[Row], Settings]:
     """Measure all cases in one interleaved run.
 
     Returns:
-        A row for each case, in their order; those that cannot run here say why.
+        A row for each case, in their order; those that cannot run here say why. And the settings, with fewer rounds if
+        Ctrl-C has ended the run; see `time_interleaved`.
     """
     probes: dict[tuple[int, str], Probe] = {}
     rows: list[Row] = []
@@ -112,7 +113,7 @@ def measure(cases: Sequence[Case], settings: Settings) -> list[Row]:
             timings = time_interleaved(probes, rounds=settings.rounds, on_round=progress.step)
     for (number, name), timing in timings.items():
         rows[number] = replace(rows[number], **{name: timing})  # type: ignore[arg-type]
-    return rows
+    return rows, replace(settings, rounds=progress.done)
 
 
 def require_any(rows: Sequence[Row]) -> None:

@@ -125,7 +125,13 @@ def measure_pipeline(options: dict[str, Any]) -> PipelineResult:
         _flow(ReplaySource(info, held, IN_FLIGHT), segmenter, NullSink(frozenset({"rendered"})))  # builds and warms up
         with Rounds(rounds) as progress:
             for _ in range(rounds):
-                for name, fps in _round(spec, info, held, segmenter, frames, Path(folder)).items():
+                try:
+                    new = _round(spec, info, held, segmenter, frames, Path(folder))
+                except KeyboardInterrupt:
+                    if not progress.done:
+                        raise
+                    break
+                for name, fps in new.items():
                     measured.setdefault(name, []).append(fps)
                 progress.step()
         medians = {name: statistics.median(values) for name, values in measured.items()}
@@ -136,7 +142,7 @@ def measure_pipeline(options: dict[str, Any]) -> PipelineResult:
         frame_size=info.size,
         network=network,
         frames=frames,
-        rounds=rounds,
+        rounds=progress.done,
         alone={stage: medians[stage] for stage in STAGES},
         together={sink: medians[sink] for sink in ("null", "file")},
         drawing=drawing,

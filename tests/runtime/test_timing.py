@@ -31,6 +31,16 @@ def recorder(name: str, calls: list[str]) -> Callable[[], float]:
     return measure
 
 
+def interrupted_at(call: int, calls: list[str]) -> Callable[[], float]:
+    def measure() -> float:
+        calls.append("")
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return 1.0
+
+    return measure
+
+
 def test_all_have_their_turn_in_every_round():
     calls: list[str] = []
     rounds: list[int] = []
@@ -52,6 +62,25 @@ def test_what_comes_first_does_not_count():
     measure = recorder("a", calls)
     timing = time_interleaved({"a": Probe(measure=measure, untimed=2, timed=1)}, rounds=3)["a"]
     assert timing == Timing.of([9, 12, 15]), "two rounds of three calls, then the third call of each"
+
+
+@pytest.mark.parametrize("call", [1, 8, 9, 10])
+def test_an_interrupt_before_a_whole_round_leaves_nothing(call: int):
+    calls: list[str] = []
+    probes = {name: Probe(measure=interrupted_at(call, calls), untimed=1, timed=1) for name in "ab"}
+    with pytest.raises(KeyboardInterrupt):
+        time_interleaved(probes, rounds=4)
+
+
+@pytest.mark.parametrize("call", [13, 14, 15, 16])
+def test_an_interrupt_later_leaves_the_whole_rounds(call: int):
+    """Of a round that one has seen and the other has not, none counts."""
+    calls: list[str] = []
+    rounds: list[int] = []
+    probes = {name: Probe(measure=interrupted_at(call, calls), untimed=1, timed=1) for name in "ab"}
+    timings = time_interleaved(probes, rounds=4, on_round=lambda: rounds.append(len(calls)))
+    assert rounds == [12]
+    assert [timing.samples for timing in timings.values()] == [1, 1]
 
 
 def test_the_wall_clock_counts_milliseconds():
