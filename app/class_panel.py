@@ -20,6 +20,7 @@ from PySide6.QtWidgets import (
     QWidget,
 )
 
+from app.elided_label import ElidedLabel
 from bsdnet.classes import ClassSet
 
 _HISTORY = 60  # shares that are kept of each class; the panel takes some five a second
@@ -229,7 +230,7 @@ class ClassPanel(QWidget):
         self.setObjectName("section")
         self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self.model = ClassModel()
-        self._set_name = QLabel()
+        self._set_name = ElidedLabel()
         self._set_name.setProperty("quiet", True)
         heading = QLabel("Classes")
         heading.setProperty("heading", True)

@@ -2,7 +2,7 @@
 
 import math
 
-from PySide6.QtCore import QPoint, Qt, Signal
+from PySide6.QtCore import QEvent, QPoint, Qt, Signal
 from PySide6.QtGui import QMouseEvent, QShowEvent
 from PySide6.QtWidgets import (
     QHBoxLayout,
@@ -195,8 +195,18 @@ class Transport(QWidget):
 
     def showEvent(self, event: QShowEvent) -> None:
         """Give the changing numbers a place of constant width."""
-        width = self.time.fontMetrics().horizontalAdvance("00:00:00.0")
-        self.time.setMinimumWidth(width)
+        super().showEvent(event)
+        self._make_room()
+
+    def changeEvent(self, event: QEvent) -> None:
+        """The same with words of another size."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.FontChange, QEvent.Type.StyleChange):
+            self._make_room()
+
+    def _make_room(self) -> None:
+        self.time.ensurePolished()
+        self.time.setMinimumWidth(self.time.fontMetrics().horizontalAdvance("00:00:00.0"))
 
 
 def format_time(time_s: float) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from PySide6.QtCore import QEvent, Qt, QTimer
+from PySide6.QtCore import QEvent, QObject, Qt, QTimer
 from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QPalette, QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QMainWindow, QScrollArea, QStackedWidget, QVBoxLayout, QWidget
 
@@ -77,6 +77,7 @@ class Window(QMainWindow):
     def _lay_out(self) -> None:
         self.panels = QWidget()
         self.panels.setObjectName("sidebar")
+        self.panels.installEventFilter(self)
         self.panels.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         column = QVBoxLayout(self.panels)
         column.setContentsMargins(0, 0, 0, 0)
@@ -144,7 +145,7 @@ class Window(QMainWindow):
         transport.slider.drag_changed.connect(player.hold)
         transport.speed_chosen.connect(player.set_speed)
         transport.loop_toggled.connect(self._set_loop)
-        self.appearance.changed.connect(self._fit)
+        self.appearance.changed.connect(lambda: self._fit())
 
     def _restore(self) -> None:
         settings = self.settings
@@ -236,8 +237,9 @@ class Window(QMainWindow):
     def _show_phase(self, phase: Phase) -> None:
         self.transport.set_phase(phase)
         shown = phase in _WITH_PICTURE
-        for part in (self.classes, self.performance, *self.bar.view_controls):
+        for part in (self.classes, self.performance):
             part.setVisible(shown)
+        self.bar.show_view_controls(shown)
         self._place_parts()
         if not shown:
             self.video.clear()
@@ -305,11 +307,11 @@ class Window(QMainWindow):
 
     # Events
 
-    def _fit(self) -> None:
-        """Give the panels their place."""
+    def _fit(self, *, least: int = 0) -> None:
+        """Give the panels their place, of at least so many pixels."""
         needed = self.panels.minimumSizeHint().width() + self.sidebar.verticalScrollBar().sizeHint().width()
         usual = _SIDEBAR_LINES * self.fontMetrics().height()
-        self.sidebar.setFixedWidth(min(usual, max(needed, round(_SIDEBAR_SHARE * self.width()))))
+        self.sidebar.setFixedWidth(min(usual, max(least, needed, round(_SIDEBAR_SHARE * self.width()))))
 
     def keyPressEvent(self, event: QKeyEvent) -> None:
         """Take the keys that no part of the window wanted."""
@@ -333,6 +335,12 @@ class Window(QMainWindow):
         if event.type() is QEvent.Type.ActivationChange and not self.isActiveWindow():
             self.video.hold_original(False)
         super().changeEvent(event)
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """Give the panels more room when they need more: not less, or the picture would change with every figure."""
+        if event.type() is QEvent.Type.LayoutRequest and watched is self.panels:
+            self._fit(least=self.sidebar.width())
+        return super().eventFilter(watched, event)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
         """Keep everything in its place."""

@@ -163,6 +163,29 @@ def test_panels_leave_room_for_the_picture(start, settings, width):
     window.appearance.apply()
 
 
+@pytest.mark.parametrize(("size", "font_scale"), [((640, 480), 1.0), ((800, 480), 1.25)])
+def test_a_small_screen_is_not_outgrown(window, start, settings, size, font_scale):
+    """Those of vehicles have 800x480."""
+    settings.font_scale = font_scale
+    window.appearance.apply()
+    window.resize(*size)
+    assert (window.width(), window.height()) == size
+    start("clip")
+    QTest.qWait(50)
+    assert (window.width(), window.height()) == size
+    bar = window.bar
+    assert (bar.choice.isVisible(), bar.segments.isVisible()) == (True, False)
+    assert all(bar.rect().contains(part.geometry()) for part in bar.children() if getattr(part, "isVisible", bool)())
+    assert window.panels.width() == window.sidebar.viewport().width(), "nothing in them is cut off"
+    QTest.keyClick(bar.choice, Qt.Key.Key_Down)
+    assert settings.mode == "mask"
+    window.resize(1600, 800)
+    assert (bar.choice.isVisible(), bar.segments.isVisible()) == (False, True)
+    window.close()
+    settings.font_scale = 1.0
+    window.appearance.apply()
+
+
 def test_a_long_name_is_cut_where_it_can_be_seen(window):
     window.bar.title.setText("a-very-long-name-of-a-street-at-night-" * 5)
     image = window.bar.title.grab().toImage()

@@ -359,14 +359,15 @@ def test_settings_are_remembered(qtbot, window, settings):
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_everything_can_be_reached_at_any_size_of_words(start, settings, scale):
+def test_everything_can_be_reached_at_any_size_of_words(qtbot, start, settings, scale):
     window = start("clip")
     while settings.font_scale < scale:
         window.actions_by_name["larger"].trigger()
-    QApplication.processEvents()
+    transport = window.transport
+    controls = (transport.play, transport.time, transport.speed, window.bar.alpha)
+    qtbot.waitUntil(lambda: all(control.width() >= control.minimumSizeHint().width() for control in controls))
+    assert transport.time.width() >= transport.time.fontMetrics().horizontalAdvance("00:00:00.0")
     assert window.minimumSizeHint().width() <= 1440
     assert window.minimumSizeHint().height() <= 900
-    for control in (window.transport.play, window.bar.alpha, window.transport.speed):
-        assert control.width() >= control.minimumSizeHint().width()
     while settings.font_scale > 1:
         window.actions_by_name["smaller"].trigger()
