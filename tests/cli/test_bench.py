@@ -199,11 +199,14 @@ def test_the_plot_is_wide_enough_for_a_page(measured: tuple[Result, Path]):
 
 
 def test_without_names_it_is_the_shipped_weights(monkeypatch: pytest.MonkeyPatch):
-    def pretend(cases: Sequence[measure.Case], settings: measure.Settings) -> list[measure.Row]:
-        return [
+    def pretend(
+        cases: Sequence[measure.Case], settings: measure.Settings
+    ) -> tuple[list[measure.Row], measure.Settings]:
+        rows = [
             measure.Row(case=case, backend="auto", precision="fp32", macs=None, network=Timing.of([8.0]))
             for case in cases
         ]
+        return rows, settings
 
     monkeypatch.setattr(measure, "measure", pretend)
     lines = run_bench().stdout.splitlines()
