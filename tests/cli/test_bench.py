@@ -5,9 +5,8 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
@@ -22,8 +21,8 @@ from torch import nn
 from bsdnet.modeling import BSDNet
 from bsdnet.picture import Picture
 from bsdnet.runtime.cuda_stages import DeviceFrame
-from bsdnet.runtime.timing import Probe, Timing
-from cli.bench import candidates, measure
+from bsdnet.runtime.timing import Timing
+from cli.bench import measure
 from cli.bench.candidates import count_macs, load_candidate
 from cli.bench.main import bench, main
 from cli.bench.memory import peak_of_fresh_process
@@ -105,39 +104,6 @@ def test_every_combination_has_a_row(measured: tuple[Result, Path]):
     table = result.stdout.split("\n\n")[0].splitlines()
     assert len(table) == 2 + len(keys)
     assert len({len(line) for line in table}) == 1, "columns line up"
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--module", "{factory}:small", "--size", "96x64", "--no-memory"), ("blocks", "--size", "64x64")]
-)
-def test_ctrl_c_keeps_the_rounds_that_are_complete(
-    factory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: Sequence[str]
-):
-    monkeypatch.setitem(candidates.CONFIGS, "s", CONFIG)
-    interleave = measure.time_interleaved
-
-    def interrupted(probes: Mapping[object, Probe], *, rounds: int, on_round: Callable[[], None]) -> object:
-        """Be interrupted within the fourth round, the second that counts."""
-        calls = count()
-
-        def measure_one() -> float:
-            if next(calls) == 3 * 6 * len(probes) + 2:
-                raise KeyboardInterrupt
-            return 2.0
-
-        probes = {key: Probe(measure=measure_one) for key in probes}
-        return interleave(probes, rounds=rounds, on_round=on_round)
-
-    monkeypatch.setattr(measure, "time_interleaved", interrupted)
-    arguments = [argument.format(factory=factory) for argument in arguments]
-    path = tmp_path / "out.json"
-    result = run_bench(*arguments, "--device", "cpu", "--rounds", 3, "--json", path)
-    assert result.exit_code == 130
-    assert "the figures are of 1 of 3 rounds" in result.stderr
-    assert "rounds: 1" in result.stdout
-    report = json.loads(path.read_text())
-    assert report["settings"]["rounds"] == 1
-    assert {row["network"]["samples"] for row in report["rows"] if row["network"]} == {5}
 
 
 def test_a_row_has_what_was_measured(measured: tuple[Result, Path]):

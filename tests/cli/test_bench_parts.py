@@ -2,11 +2,9 @@
 
 import json
 import os
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from bsdnet.runtime.segmenter import Segmenter
 from bsdnet.stream.frame import Frame
 from bsdnet.stream.indexed_source import ArraySource
-from cli.bench import candidates, pipeline
+from cli.bench import candidates
 from cli.bench.pipeline import PipelineResult, ReplaySource, _draw_demo
 from tests.cli.conftest import CONFIG, SIZE
 from tests.cli.test_bench import run_bench
@@ -63,31 +61,6 @@ def test_the_parts_of_the_pipeline(weights: Path, clip: Path, tmp_path: Path, so
     assert report["frame_size"] == (f"{SIZE[1]}x{SIZE[0]}" if source == "clip" else "1280x720")
     assert f"- bottleneck: {report['bottleneck']}" in result.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "out.md"]
-
-
-def test_ctrl_c_keeps_the_rounds_of_the_pipeline_that_are_complete(
-    weights: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    round_, made = pipeline._round, []
-
-    def interrupted(*arguments: Any) -> dict[str, float]:
-        made.append(round_(*arguments))
-        if len(made) % 3 == 0:
-            raise KeyboardInterrupt
-        return made[-1]
-
-    monkeypatch.setattr(pipeline, "_round", interrupted)
-    arguments = ("pipeline", clip, "--weights", weights, "--device", "cpu", "--frames", 8)
-    result = run_bench(*arguments, "--rounds", 5, "--json", tmp_path / "out.json")
-    assert result.exit_code == 130
-    assert "the figures are of 2 of 5 rounds" in result.stderr
-    report = json.loads((tmp_path / "out.json").read_text())
-    assert report["rounds"] == 2
-    assert report["fps_alone"]["decode"] == statistics.median(one["decode"] for one in made[:2])
-    made[:] = made[:2]
-    result = run_bench(*arguments, "--json", tmp_path / "none.json")
-    assert result.exit_code == 130
-    assert not (tmp_path / "none.json").exists()
 
 
 @pytest.mark.parametrize("change", ["depth=3", "fcbs=2"])
