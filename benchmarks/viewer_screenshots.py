@@ -119,7 +119,8 @@ class Session:
         self.rest(0.4)
         suffix = "jpg" if self.window.video.composed is not None and widget is None else "png"
         path = self.folder / f"viewer-{name}.{suffix}"
-        (widget or self.window).grab().save(str(path), quality=88 if suffix == "jpg" else 0)
+        if not (widget or self.window).grab().save(str(path), quality=88 if suffix == "jpg" else 0):
+            raise OSError(f"{path} cannot be written")
         print(path)
 
     def point(self, x: float, y: float) -> None:
@@ -163,6 +164,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     app = QApplication([])
     app.setQuitOnLastWindowClosed(False)
