@@ -121,6 +121,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(model=model.eval(), metadata=metadata)
 
 
+def holds_backbone(path: Path) -> bool:
+    """Tell a pretrained backbone's file from a whole network's, and from what `load_checkpoint` will refuse."""
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return (opened.metadata() or {}).get("kind") == "backbone"
+    except (SafetensorError, OSError):
+        return False
+
+
 def sha256_of(path: Path) -> str:
     """Name a file of weights by its content, so that a result can say whose it is.
 

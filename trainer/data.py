@@ -20,6 +20,7 @@ from trainer.datasets.cityscapes import Cityscapes
 from trainer.datasets.combining import Part, Relabelled, Together
 from trainer.datasets.contract import LabelledImages
 from trainer.datasets.demo import DemoStreet
+from trainer.datasets.folder import LabelledFolder
 from trainer.datasets.labelmefacade import LabelMeFacade
 from trainer.datasets.mosaic import Mosaics
 from trainer.datasets.video import UnlabelledImages, is_medium
@@ -28,10 +29,10 @@ from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segmentation import SegmentationData
 from trainer.teacher import Teacher, read_class_mapping
 
-DATASETS = ("cityscapes", "camvid", "ade20k", "demo", "video")
-"""The names of `--dataset`; `video` is one's own videos and pictures, without labels."""
+DATASETS = ("cityscapes", "camvid", "ade20k", "folder", "demo", "video")
+"""The names of `--dataset`; `folder` is one's own labelled pictures, `video` one's own without labels."""
 
-FURTHER = ("labelmefacade", "cityscapes", "camvid", "ade20k")
+FURTHER = ("labelmefacade", "cityscapes", "camvid", "ade20k", "folder")
 """The names of `--further`."""
 
 SPLITS = ("train", "val", "test", "trainval")
@@ -44,6 +45,7 @@ RECIPES: dict[str, SegmentationRecipe] = {
     "camvid-720": recipes.CAMVID_720,
     "camvid-360": recipes.CAMVID_360,
     "ade20k": recipes.ADE20K,
+    "folder": recipes.FOLDER,
     "demo": recipes.DEMO,
     "video": recipes.UNLABELLED,
 }
@@ -99,6 +101,8 @@ def open_split(
         return ADE20K(root, split)
     if name == "cityscapes":
         return Cityscapes(root, split, only=only, without=without)
+    if name == "folder":
+        return LabelledFolder(root, split, only=only, without=without)
     original = (root / "701_StillsRaw_full").is_dir()
     return (CamVidOriginal if original else CamVid)(root, split, only=only, without=without)
 

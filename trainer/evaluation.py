@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
-from bsdnet.classes import ClassSet
+from bsdnet.classes import IGNORE_INDEX, ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.metrics import ConfusionMatrix
 from trainer.datasets.contract import LabelledImages
@@ -134,6 +134,7 @@ def segment(
     options: EvaluationOptions = EvaluationOptions(),
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
+    surely: float = 0.0,
 ) -> NDArray[np.uint8]:
     """Segment one picture as `evaluate` does, to be looked at or written.
 
@@ -144,13 +145,13 @@ def segment(
         options: how to look at the picture.
         mean: of the RGB that the network was trained with, scaled to 0..1.
         std: likewise.
+        surely: the smallest probability of the likeliest class with which a pixel gets it; others are 255.
 
     Returns:
         The likeliest class of each pixel, `(H, W)` uint8.
     """
-    predicted: NDArray[np.uint8] = (
-        _segment(_look(network, rgb, device, options, mean, std), rgb.shape[:2]).cpu().numpy()
-    )
+    scales = _look(network, rgb, device, options, mean, std)
+    predicted: NDArray[np.uint8] = _segment(scales, rgb.shape[:2], surely).cpu().numpy()
     return predicted
 
 
@@ -258,13 +259,15 @@ def _spans(length: int, window: int, overlap: float) -> list[tuple[int, int]]:
     return [(start, start + window) for start in starts]
 
 
-def _segment(scales: list[list[_View]], size: tuple[int, ...]) -> Tensor:
-    """Give the likeliest class of each pixel, `size` uint8."""
-    if len(scales) == len(scales[0]) == 1:
+def _segment(scales: list[list[_View]], size: tuple[int, ...], surely: float = 0.0) -> Tensor:
+    """Give the likeliest class of each pixel, `size` uint8, and 255 where it is less likely than `surely`."""
+    if len(scales) == len(scales[0]) == 1 and surely <= 0:
         return _largest(scales[0][0].logits, size)
-    firsts = range(0, size[0], _BAND_PX)  # not all rows at once, for the same reason as in _largest
-    bands = [_blend(scales, first, min(first + _BAND_PX, size[0]), size).argmax(0) for first in firsts]
-    return torch.cat(bands).to(torch.uint8)
+    bands = []
+    for first in range(0, size[0], _BAND_PX):  # not all rows at once, for the same reason as in _largest
+        probability, labels = _blend(scales, first, min(first + _BAND_PX, size[0]), size).max(0)
+        bands.append(labels.to(torch.uint8).masked_fill_(probability < surely, IGNORE_INDEX))
+    return torch.cat(bands)
 
 
 def _largest(logits: Tensor, size: tuple[int, ...]) -> Tensor:

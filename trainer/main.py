@@ -14,11 +14,11 @@ import click
 import torch
 from click.core import ParameterSource
 
-from bsdnet.checkpoint import save_checkpoint, sha256_of
+from bsdnet.checkpoint import holds_backbone, sha256_of
 from bsdnet.errors import BsdnetError, ConfigError, one_line
 from bsdnet.machine import describe_measurement
 from bsdnet.modeling import BLOCKS, CONTEXTS
-from trainer.averaging import average_weights
+from trainer.commands import average, label
 from trainer.data import (
     DATASETS,
     RECIPES,
@@ -38,9 +38,9 @@ from trainer.loading import default_workers
 from trainer.options import (
     FILE,
     crop_options,
-    debug_option,
     further_options,
     machine_options,
+    parse_scales,
     parse_size,
     refuse_useless,
     require,
@@ -101,7 +101,8 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 @click.option(
     "--pretrained",
     type=FILE,
-    help="Backbone from 'bsdnet-train pretrain', of S also for --model b; default: random weights.",
+    help="Backbone from 'bsdnet-train pretrain', or weights of a network of other classes, of which all but the "
+    "classifier is taken; those of S also for --model b; default: random weights.",
 )
 @click.option(
     "--init",
@@ -140,7 +141,12 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 )
 @further_options
 @click.option("--eval", "eval_split", type=click.Choice(SPLITS), help="Evaluate --weights on this split.")
-@click.option("--weights", type=click.Path(path_type=Path), help="Weights to evaluate: a file, or a teacher's folder.")
+@click.option(
+    "--weights",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Weights to evaluate: a student's file, or a teacher's folder; given again, an ensemble.",
+)
 @click.option(
     "--eval-size",
     callback=parse_size,
@@ -149,7 +155,13 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
 )
 @click.option("--eval-window", callback=parse_size, metavar="WIDTHxHEIGHT", help="Slide a window of this size.")
 @click.option("--eval-flip", is_flag=True, help="Average with the mirrored picture.")
-@click.option("--eval-scales", default="1", show_default=True, help="Average over scales, such as 0.75,1,1.25.")
+@click.option(
+    "--eval-scales",
+    default="1",
+    show_default=True,
+    callback=parse_scales,
+    help="Average over scales, such as 0.75,1,1.25.",
+)
 @click.option(
     "--predictions",
     type=click.Path(file_okay=False, path_type=Path),
@@ -263,20 +275,8 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
         run_task(task, folder, options, processes)
 
 
-@cli.command()
-@click.argument("weights", nargs=-1, required=True, type=FILE)
-@click.option("--output", required=True, type=FILE, help="File to write, .safetensors.")
-@debug_option
-def average(weights: tuple[Path, ...], output: Path) -> None:
-    """Average networks that went on from the same weights into one, which often bears unknown pictures better.
-
-    Of an S and a B that began from it, the S is widened first.
-
-    \b
-    bsdnet-train average runs/a/last.safetensors runs/b/last.safetensors --output mean.safetensors
-    """  # noqa: D301 - click takes the backspace for "keep these lines"
-    mean = average_weights(weights)
-    save_checkpoint(output, mean.model, mean.metadata)
+cli.add_command(average)
+cli.add_command(label)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -307,14 +307,15 @@ def _train(options: dict[str, Any]) -> None:
     refuse_useless(options, "unlabelled", "unlabelled_share")
     refuse_useless(options, "further", "further_share", "further_classes")
     if options["initial"] is not None and options["pretrained"] is not None:
-        raise click.UsageError("--pretrained gives a backbone and --init the whole network: only one of them")
+        raise click.UsageError("--pretrained gives a part of a network and --init the whole: only one of them")
     with connect(options["device"]) as (processes, device):
         data = open_data(
             name, options["data_dir"], options["train_split"], options["hold_out"],
             initial=options["initial"], every=options["every"],
         )  # fmt: skip
         base = RECIPES[options["recipe_name"]] if options["recipe_name"] else default_recipe(name, data)
-        shape = {} if options["initial"] is None else shape_of(options["initial"])
+        start = options["initial"] or options["pretrained"]
+        shape = {} if start is None or holds_backbone(start) else shape_of(start)
         if name == "video" and options["initial"] is not None:
             shape["train_size"] = train_size_of(options["initial"])  # else the mean with them would mean nothing
         recipe = with_teachers(resolve_recipe(override(base, shape), options, device), name)
@@ -341,15 +342,11 @@ def _train(options: dict[str, Any]) -> None:
 
 
 def _evaluate(options: dict[str, Any]) -> None:
-    try:
-        scales = tuple(float(scale) for scale in options["eval_scales"].split(","))
-    except ValueError:
-        raise click.UsageError(f"--eval-scales must be numbers, got {options['eval_scales']!r}") from None
     evaluation = EvaluationOptions(
         size=options["eval_size"],
         window=options["eval_window"],
         flip=options["eval_flip"],
-        scales=scales,
+        scales=options["eval_scales"],
         precision=options["precision"] or "fp32",
     )
     with connect(options["device"]) as (processes, device):
@@ -358,8 +355,8 @@ def _evaluate(options: dict[str, Any]) -> None:
             options=evaluation, processes=processes, hold_out=options["hold_out"], predictions=options["predictions"],
         )  # fmt: skip
         if processes.is_main and options["as_json"]:
-            weights = options["weights"] / "model.safetensors" if options["weights"].is_dir() else options["weights"]
-            made = {**describe_measurement("bsdnet-train"), "weights_sha256": sha256_of(weights)}
+            sums = [sha256_of(path / "model.safetensors" if path.is_dir() else path) for path in options["weights"]]
+            made = {**describe_measurement("bsdnet-train"), "weights_sha256": sums[0] if len(sums) == 1 else sums}
             click.echo(json.dumps({**made, **report.as_dict()}, indent=2))
         elif processes.is_main:
             click.echo(report.as_table())

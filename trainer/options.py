@@ -36,6 +36,14 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str | 
     return int(match[2]), int(match[1])
 
 
+def parse_scales(context: click.Context, parameter: click.Parameter, value: str) -> tuple[float, ...]:
+    """Turn `0.75,1,1.25` on the command line into numbers."""
+    try:
+        return tuple(float(scale) for scale in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers, such as 0.75,1,1.25, got {value!r}", context, parameter) from None
+
+
 def parse_further(
     context: click.Context, parameter: click.Parameter, values: Sequence[str]
 ) -> tuple[tuple[str, Path], ...]:
@@ -157,7 +165,7 @@ def require(options: dict[str, Any], *names: str) -> None:
         click.UsageError: it does.
     """
     for name in names:
-        if options[name] is None:
+        if options[name] in (None, ()):
             raise click.UsageError(f"--{name.replace('_', '-')} is missing")
 
 

@@ -1,15 +1,13 @@
 """Evaluation of weights from the command line, and its report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError, SinkError
 from bsdnet.metrics import ConfusionMatrix
@@ -17,10 +15,9 @@ from trainer.data import Recordings, open_split
 from trainer.datasets.cityscapes import Cityscapes, save_cityscapes_prediction
 from trainer.datasets.combining import Part
 from trainer.datasets.contract import LabelledImages
-from trainer.device import place
 from trainer.distributed import Processes
 from trainer.evaluation import EvaluationOptions, evaluate, evaluation_as_dict, format_iou
-from trainer.teacher import EfficientNetTeacher, SegFormerTeacher, load_teacher
+from trainer.trained import open_trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +56,8 @@ class Report:
         return head | evaluation_as_dict(self.matrix, self.classes, self.images) | {"miou_by_recording": groups}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Evaluated:
-    network: Callable[[Tensor], Tensor]
-    classes: ClassSet
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    short_side: int | None
-
-
 def evaluate_weights(
-    weights: Path,
+    weights: Sequence[Path],
     name: str,
     root: Path | None,
     split: str,
@@ -80,10 +68,10 @@ def evaluate_weights(
     hold_out: str | None = None,
     predictions: Path | None = None,
 ) -> Report:
-    """Evaluate a student or a teacher.
+    """Evaluate a student, a teacher, or several as an ensemble.
 
     Args:
-        weights: a file from `bsdnet-train`, or a teacher's folder.
+        weights: files from `bsdnet-train` and teachers' folders; of several, the probabilities are averaged.
         name: name of the data set.
         root: its folder.
         split: its part.
@@ -101,11 +89,11 @@ def evaluate_weights(
         SinkError: predictions cannot be written.
     """
     dataset = open_split(name, root, split, only=[hold_out] if hold_out else None)
-    opened = _open_weights(weights, dataset.classes, device)
+    opened = open_trained(weights, device, dataset.classes)
     if opened.classes.names != dataset.classes.names:
         raise ConfigError(
-            f"{weights} is made for the {len(opened.classes)} classes of {opened.classes.name}, the data set has the "
-            f"{len(dataset.classes)} of {dataset.classes.name}: pass --weights that were trained on it"
+            f"{weights[0]} is made for the {len(opened.classes)} classes of {opened.classes.name}, the data set has "
+            f"the {len(dataset.classes)} of {dataset.classes.name}: pass --weights that were trained on it"
         )
     if options.size is None and options.short_side is None:
         options = replace(options, short_side=opened.short_side)
@@ -125,29 +113,6 @@ def evaluate_weights(
         for group, part in _by_recording(dataset).items()
     }
     return Report(dataset=name, split=split, images=len(dataset), classes=dataset.classes, by_group=by_group)
-
-
-def _open_weights(weights: Path, classes: ClassSet, device: torch.device) -> _Evaluated:
-    if weights.is_dir():
-        advice = "expected a .safetensors file of a student, or the folder of a teacher"
-        teacher = load_teacher([str(weights)], classes, device, advice=advice)
-        known = teacher.train_size if isinstance(teacher, EfficientNetTeacher | SegFormerTeacher) else None
-        return _Evaluated(
-            network=lambda images: teacher(images).logits,
-            classes=classes,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
-            short_side=None if known is None else min(known),
-        )
-    checkpoint = load_checkpoint(weights)
-    metadata = checkpoint.metadata
-    return _Evaluated(
-        network=place(checkpoint.model.eval(), device),
-        classes=metadata.class_set,
-        mean=metadata.mean,
-        std=metadata.std,
-        short_side=min(metadata.train_size),
-    )
 
 
 def _by_recording(dataset: Recordings) -> dict[str, Part]:

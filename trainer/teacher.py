@@ -57,6 +57,11 @@ class Teacher(Protocol):
         """Channels of its maps."""
         ...
 
+    @property
+    def train_size(self) -> tuple[int, int] | None:
+        """Height and width of the pictures that it was trained on; None where nobody has noted it."""
+        ...
+
     def __call__(self, images: Tensor) -> TeacherOutput:
         """Look at pictures `(B, 3, H, W)`, RGB normalised with ImageNet's mean and deviation."""
         ...
@@ -85,7 +90,6 @@ class SegFormerTeacher:
         _, _, stage3, stage4 = config.hidden_sizes
         self.channels = TeacherChannels(stage3, stage4, config.decoder_hidden_size)
         self.train_size = train_size_in(config)
-        """Height and width of the pictures that it was trained on; None where nobody has noted it."""
         self._network = network.to(device).eval().requires_grad_(False)
         self._sources = [torch.tensor(indices, device=device) for indices in sources]
 
@@ -109,10 +113,18 @@ class BSDNetTeacher:
         network: a trained BSDNet; it is left as it is.
         sources: for each of the student's classes, the teacher's classes that make it up.
         device: where it computes.
+        train_size: height and width of the pictures that it was trained on; None if that is not known.
     """
 
-    def __init__(self, network: BSDNet, sources: Sequence[Sequence[int]], device: torch.device) -> None:
+    def __init__(
+        self,
+        network: BSDNet,
+        sources: Sequence[Sequence[int]],
+        device: torch.device,
+        train_size: tuple[int, int] | None = None,
+    ) -> None:
         config = network.config
+        self.train_size = train_size
         self.channels = TeacherChannels(config.channels[2], config.channels[3], config.decoder_channels)
         self._network = place(fold_batch_norms(network), device)
         self._sources = [torch.tensor(indices, device=device) for indices in sources]
@@ -136,8 +148,7 @@ class EfficientNetTeacher:
     def __init__(self, network: EfficientNetSegmenter, sources: Sequence[Sequence[int]], device: torch.device) -> None:
         *_, stage3, stage4 = network.encoder.channels
         self.channels = TeacherChannels(stage3, stage4, network.decoder_channels)
-        self.train_size = network.train_size
-        """Height and width of the pictures that it was trained on."""
+        self.train_size: tuple[int, int] | None = network.train_size
         self._network = place(fold_batch_norms(network), device)
         self._sources = [torch.tensor(indices, device=device) for indices in sources]
 
@@ -160,6 +171,7 @@ class EnsembleTeacher:
 
     def __init__(self, teachers: Sequence[Teacher]) -> None:
         self._teachers = list(teachers)
+        self.train_size = next((teacher.train_size for teacher in teachers if teacher.train_size), None)
         self.channels = TeacherChannels(
             stage3=sum(teacher.channels.stage3 for teacher in teachers),
             stage4=sum(teacher.channels.stage4 for teacher in teachers),
@@ -206,6 +218,17 @@ def load_teacher(
     return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
 
 
+def teacher_classes(folder: Path) -> tuple[str, ...]:
+    """Read from a teacher's folder the names of the classes that it tells apart.
+
+    Raises:
+        TrainingError: it cannot be read.
+    """
+    if holds_efficientnet(folder):
+        return load_efficientnet(folder).class_names
+    return _taught_by(load_pretrained("SegformerForSemanticSegmentation", str(folder)))
+
+
 def read_class_mapping(path: Path) -> dict[str, list[str]]:
     """Read a TOML file of `"student's class" = ["teacher's class", ...]`.
 
@@ -241,7 +264,8 @@ def _load_one(
         metadata = checkpoint.metadata
         if (metadata.mean, metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
             raise ConfigError(f"the teacher {name} saw pictures that were normalised otherwise than the student's")
-        return BSDNetTeacher(checkpoint.model, _sources(name, metadata.class_set.names, classes, mapping), device)
+        sources = _sources(name, metadata.class_set.names, classes, mapping)
+        return BSDNetTeacher(checkpoint.model, sources, device, metadata.train_size)
     if holds_efficientnet(Path(name)):
         try:
             segmenter = load_efficientnet(Path(name))
@@ -254,8 +278,11 @@ def _load_one(
         network = load_pretrained("SegformerForSemanticSegmentation", name)
     except TrainingError as error:
         raise TrainingError(f"{error}; {advice}") from error
-    taught = [str(network.config.id2label[index]) for index in range(network.config.num_labels)]
-    return SegFormerTeacher(network, _sources(name, taught, classes, mapping), device)
+    return SegFormerTeacher(network, _sources(name, _taught_by(network), classes, mapping), device)
+
+
+def _taught_by(network: Any) -> tuple[str, ...]:  # noqa: ANN401 - a SegFormer of transformers
+    return tuple(str(network.config.id2label[index]) for index in range(network.config.num_labels))
 
 
 def _in_student_classes(logits: Tensor, sources: Sequence[Tensor]) -> Tensor:

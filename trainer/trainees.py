@@ -9,6 +9,7 @@ from torch import nn
 from bsdnet.checkpoint import (
     CheckpointMetadata,
     backbone_architecture,
+    holds_backbone,
     load_backbone,
     load_checkpoint,
     save_checkpoint,
@@ -102,11 +103,12 @@ def build_student(
     Args:
         recipe: the shape and the seed.
         classes: what the logits mean.
-        pretrained: a backbone from `bsdnet-train pretrain`; that of a narrower student is widened.
-        initial: weights of a whole network to go on from, instead of a backbone; those of a narrower one are widened.
+        pretrained: a backbone from `bsdnet-train pretrain`, or weights of a whole network of any classes, of which all
+            is taken but the classifier; those of a narrower student are widened.
+        initial: weights of a whole network of the same classes to go on from; those of a narrower one are widened.
 
     Raises:
-        ConfigError: the recipe names no student, or `initial` was made for other classes or another shape.
+        ConfigError: the recipe names no student, `initial` was made for other classes, or weights for another shape.
         CheckpointError: weights cannot be read, or do not fit.
     """
     torch.manual_seed(recipe.seed)
@@ -121,21 +123,40 @@ def build_student(
         checkpoint = load_checkpoint(initial)
         known = checkpoint.metadata.class_set
         if known.names != classes.names:
-            raise ConfigError(f"{initial} is made for the classes of {known.name}, the data are {classes.name}")
-        network = checkpoint.model
-        if network.config != config:
-            try:
-                network = widen(network, config)
-            except ConfigError as error:
-                raise ConfigError(f"{initial} has another shape than the recipe: {error}") from error
+            raise ConfigError(
+                f"{initial} is made for the classes of {known.name}, the data are {classes.name}; as --pretrained it "
+                "gives all but its classifier"
+            )
+        network = _in_shape(initial, checkpoint.model, config)
     else:
         network = BSDNet(config)
-        if pretrained is not None:
+        if pretrained is not None and holds_backbone(pretrained):
             network.backbone = read_backbone(pretrained, config)
+        elif pretrained is not None:
+            _take_all_but_the_classifier(pretrained, network)
     metadata = CheckpointMetadata(
         architecture=f"bsdnet_{recipe.model}", class_set=classes, train_size=recipe.train_size
     )
     return Student(network=network, metadata=metadata)
+
+
+def _in_shape(path: Path, network: BSDNet, config: BSDNetConfig) -> BSDNet:
+    """Widen a trained network if the shape asks for it."""
+    if network.config == config:
+        return network
+    try:
+        return widen(network, config)
+    except ConfigError as error:
+        raise ConfigError(f"{path} has another shape than the recipe: {error}") from error
+
+
+def _take_all_but_the_classifier(path: Path, network: BSDNet) -> None:
+    """Copy what a trained network of any classes knows into another one, whose classifier stays as it was drawn."""
+    with torch.random.fork_rng(devices=[]):  # as in `read_backbone`
+        trained = load_checkpoint(path).model
+        trained = _in_shape(path, trained, replace(network.config, num_classes=trained.config.num_classes))
+    trained.head.classifier = network.head.classifier
+    network.load_state_dict(trained.state_dict())
 
 
 def shape_of(initial: Path) -> dict[str, object]:

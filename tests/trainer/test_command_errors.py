@@ -86,7 +86,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(street_camvid: Path, tmp_path: P
         (["teacher"], "--dataset is missing"),
         (["--dataset", "camvid", "--output", "x", "--eval-flip"], "--eval-flip belongs to --eval"),
         (["--dataset", "camvid", "--eval", "val", "--weights", "w", "--lr", "1"], "--lr belongs to training"),
-        (["--dataset", "camvid", "--eval", "val", "--weights", "w", "--eval-scales", "x"], "must be numbers"),
+        (["--dataset", "camvid", "--eval", "val", "--weights", "w", "--eval-scales", "x"], "expected numbers"),
         (["--crop-size", "64"], "WIDTHxHEIGHT"),
         (["pretrain"], "--data-dir is missing"),
         (["--model", "b", "pretrain"], "--model must follow the word 'pretrain'"),

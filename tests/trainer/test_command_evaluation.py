@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from bsdnet.checkpoint import CheckpointMetadata, load_checkpoint, save_checkpoint
-from bsdnet.classes import CITYSCAPES_19
+from bsdnet.classes import CAMVID_11, CITYSCAPES_19
 from bsdnet.modeling import BSDNet
 from tests.trainer.command import assert_one_line, run
 from tests.trainer.tiny import TINY
 from trainer.datasets.camvid import CamVid
-from trainer.evaluation import evaluate
+from trainer.evaluation import EvaluationOptions, evaluate
+from trainer.teacher import load_teacher
 
 
 def test_an_evaluation_of_two_drives_counts_all_their_pixels(street_camvid: Path, trained: Path):
@@ -72,3 +73,19 @@ def test_weights_with_other_classes_are_refused(street_camvid: Path, tmp_path: P
     save_checkpoint(path, BSDNet(replace(TINY, num_classes=19)), metadata)
     result = run("--dataset", "camvid", "--data-dir", street_camvid, "--eval", "test", "--weights", path)
     assert_one_line(result, "19 classes of cityscapes-19", "11 of camvid-11", "pass --weights", exit_code=2)
+
+
+def test_several_weights_are_judged_as_an_ensemble(street_camvid: Path, trained: Path, tmp_path: Path):
+    other = tmp_path / "other.safetensors"
+    checkpoint = load_checkpoint(trained / "last.safetensors")
+    torch.nn.init.normal_(checkpoint.model.head.classifier.weight, std=0.1)
+    save_checkpoint(other, checkpoint.model, checkpoint.metadata)
+    paths = [trained / "last.safetensors", other]
+    given = [argument for path in paths for argument in ("--weights", path)]
+    result = run("--dataset", "camvid", "--data-dir", street_camvid, "--eval", "val", *given, "--json")
+    report = json.loads(result.output)
+    teacher = load_teacher([str(path) for path in paths], CAMVID_11, torch.device("cpu"))
+    options = EvaluationOptions(short_side=96)
+    matrix = evaluate(lambda x: teacher(x).logits, CamVid(street_camvid, "val"), torch.device("cpu"), options=options)
+    assert (report["miou"], report["pixel_accuracy"]) == (matrix.mean_iou, matrix.pixel_accuracy)
+    assert report["weights_sha256"] == [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]

@@ -151,7 +151,10 @@ def test_a_teacher_learns_from_them(street_camvid: Path, facades: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--further", "facades"], "expected NAME=FOLDER with a name of labelmefacade, cityscapes, camvid, ade20k"),
+        (
+            ["--further", "facades"],
+            "expected NAME=FOLDER with a name of labelmefacade, cityscapes, camvid, ade20k, folder",
+        ),
         (["--further", "video=clips"], "expected NAME=FOLDER"),
         (["--further", "camvid="], "expected NAME=FOLDER"),
         (["--further-share", "0.3"], "--further-share is of no use without --further"),

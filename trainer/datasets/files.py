@@ -57,8 +57,10 @@ class LabelledFiles:
     """How many pictures each part has as published."""
     classes: ClassSet
     """What the labels mean."""
-    table: ClassVar[NDArray[np.uint8]]
+    table: NDArray[np.uint8]
     """Class by value in the labels' files, `(256,)`; see `label_table`."""
+    nested: ClassVar[bool] = False
+    """Whether a name is the path from the folder that is searched, instead of the file's name alone."""
 
     def __init__(
         self, root: Path, split: str, *, only: Collection[str] | None = None, without: Collection[str] = ()
@@ -137,12 +139,15 @@ class LabelledFiles:
         """Find files by name without ending, at least one; hidden ones, as some archives hold, do not count."""
         if not folder.is_dir():
             raise DatasetError(f"{self.title}: the folder {folder} is missing; it comes with {self.origin}")
-        found = {
-            path.name.removesuffix(ending): path
-            for path in sorted(folder.glob(pattern))
-            for ending in endings
-            if path.name.endswith(ending) and not path.name.startswith(".")
-        }
+        found: dict[str, Path] = {}
+        for path in sorted(folder.glob(pattern)):
+            ending = next((ending for ending in endings if path.name.endswith(ending)), None)
+            if ending is None or path.name.startswith("."):
+                continue
+            name = (path.relative_to(folder).as_posix() if self.nested else path.name).removesuffix(ending)
+            if name in found:
+                raise DatasetError(f"{self.title}: {found[name]} and {path} have the same name but for its ending")
+            found[name] = path
         if not found:
             expected = " or ".join(f"{pattern.removesuffix('*')}*{ending}" for ending in endings)
             raise DatasetError(f"{self.title}: {folder} holds no {expected}; they come with {self.origin}")

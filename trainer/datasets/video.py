@@ -96,6 +96,15 @@ class UnlabelledImages:
         """The videos and the folders of pictures, sorted."""
         return sorted({group for group, _ in self._items})
 
+    def group(self, index: int) -> str:
+        """Give the video or the folder that a picture comes from, of `groups`."""
+        return self._items[checked_index(index, len(self))][0]
+
+    def short_name(self, index: int) -> str:
+        """Give what tells a picture from the others of its group: a file's name without ending, a frame's number."""
+        item = self._items[checked_index(index, len(self))][1]
+        return f"{item.number:06d}" if isinstance(item, _Frame) else item.stem
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Video:

@@ -171,6 +171,19 @@ ADE20K = SegmentationRecipe(
 )
 """ADE20K, 150 classes."""
 
+FOLDER = SegmentationRecipe(
+    epochs=160,
+    batch_size=8,
+    lr=1e-3,
+    warmup_iterations=200,
+    crop_size=(512, 512),
+    train_size=(544, 960),  # shapes of pictures may vary: their short side is brought to 544
+    scale_range=(0.5, 2.0),
+    color_jitter=0.4,
+    class_weight_offset=1.1,
+)
+"""One's own labelled pictures, some hundreds of them, as from a dashcam; all numbers ours, after those for CamVid."""
+
 DEMO = SegmentationRecipe(
     epochs=4,
     batch_size=8,

@@ -1,0 +1,146 @@
+"""Pictures labelled by trained networks, as a data set to learn from, or to correct by hand."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bsdnet.classes import IGNORE_INDEX
+from bsdnet.errors import ConfigError, DatasetError
+from trainer.datasets.folder import save_pair, write_bytes, write_classes
+from trainer.datasets.video import UnlabelledImages
+from trainer.evaluation import EvaluationOptions, segment
+from trainer.trained import Trained
+
+PART = "train"
+"""The part of the data set that labelled pictures are in."""
+
+_SETTINGS_FILE = "labelled.json"
+_REPORT_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """What came of labelling."""
+
+    written: int
+    """Pictures that were labelled."""
+    found: int
+    """Pictures that had been labelled before."""
+    sure: float
+    """Share of the pixels written that have a class, 0 to 1; 0 if nothing was written."""
+    stopped: bool
+    """Whether it was stopped before the end."""
+
+
+def label_images(
+    images: UnlabelledImages,
+    trained: Trained,
+    folder: Path,
+    device: torch.device,
+    *,
+    options: EvaluationOptions,
+    surely: float,
+    settings: Mapping[str, object],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Labelled:
+    """Label pictures and write them as the part `train` of a `LabelledFolder`.
+
+    A picture that is there already is left as it is, so that the same call goes on where another was stopped.
+
+    Args:
+        images: what to label; each video and each folder of pictures becomes a recording.
+        trained: who labels.
+        folder: where to; made if missing.
+        device: where to compute.
+        options: how to look at a picture.
+        surely: probability of the likeliest class below which a pixel gets none, 0 to 1.
+        settings: what the labels depend on; a folder that was labelled with others is refused.
+        should_stop: asked before each picture.
+
+    Raises:
+        ConfigError: `surely` is out of range, or the folder was labelled with other settings.
+        DatasetError: a picture cannot be read, or the folder holds something else.
+        SinkError: the folder cannot be written.
+    """
+    if not 0 <= surely <= 1:
+        raise ConfigError(f"a probability must be from 0 to 1, got {surely}")
+    _claim(folder, trained, settings)
+    names = list(_names(images))
+    todo = [index for index, name in enumerate(names) if not (folder / "labels" / PART / f"{name}.png").is_file()]
+    pixels = sure = written = 0
+    begun = reported = time.monotonic()
+    for index in todo:
+        if should_stop():
+            break
+        rgb = images[index][0]
+        labels = segment(
+            trained.network, rgb, device, options=options, mean=trained.mean, std=trained.std, surely=surely
+        )
+        save_pair(folder, PART, names[index], rgb, labels)
+        written, pixels, sure = written + 1, pixels + labels.size, sure + _count_sure(labels)
+        now = time.monotonic()
+        if now - reported >= _REPORT_S or written == len(todo):
+            reported = now
+            left_s = (now - begun) / written * (len(todo) - written)
+            logger.info(
+                "labelled %d of %d pictures, %.0f %% of the pixels surely, %d:%02d left",
+                *(written, len(todo), 100 * sure / pixels, *divmod(round(left_s), 60)),
+            )
+    return Labelled(
+        written=written,
+        found=len(names) - len(todo),
+        sure=sure / pixels if pixels else 0.0,
+        stopped=written < len(todo),
+    )
+
+
+def _claim(folder: Path, trained: Trained, settings: Mapping[str, object]) -> None:
+    """Note what the labels in a folder depend on; refuse one in which something else is."""
+    path = folder / _SETTINGS_FILE
+    text = json.dumps(settings, indent=2) + "\n"
+    try:
+        before = path.read_text(encoding="utf-8") if path.exists() else None
+        foreign = before is None and folder.exists() and any(folder.iterdir())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    if foreign:
+        raise ConfigError(f"{folder} holds something else than labelled pictures: choose an empty folder")
+    if before is None:
+        write_bytes(path, text.encode())
+        write_classes(folder, trained.classes)
+    elif before != text:
+        raise ConfigError(f"{folder} was labelled with other settings, see {path}: choose another folder")
+
+
+def _names(images: UnlabelledImages) -> Iterator[str]:
+    """Give each picture a name that no other has: its recording's folder, and its own."""
+    recordings: dict[str, str] = {}
+    taken: set[str] = set()
+    for index in range(len(images)):
+        group = images.group(index)
+        if group not in recordings:
+            recordings[group] = _free(Path(group).stem or "pictures", set(recordings.values()))
+        name = _free(f"{recordings[group]}/{images.short_name(index)}", taken)
+        taken.add(name)
+        yield name
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _count_sure(labels: NDArray[np.uint8]) -> int:
+    return int(np.count_nonzero(labels != IGNORE_INDEX))
