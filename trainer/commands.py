@@ -84,7 +84,7 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
     bsdnet-train label drives/*.mp4 --weights runs/a/last.safetensors --weights teacher --flip --output labelled
     bsdnet-train --dataset camvid --data-dir camvid --distill none --further folder=labelled --output runs/b
     """  # noqa: D301 - click takes the backspace for "keep these lines"
-    with connect(options["device"]) as (_, device):
+    with connect(options["device"]) as (processes, device):
         trained = open_trained(weights, device)
         looks = EvaluationOptions(
             short_side=options["short_side"] or trained.short_side,
@@ -104,8 +104,10 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
         with StopSignals() as signals:
             done = label_images(
                 images, trained, output, device, options=looks, surely=options["surely"], settings=settings,
-                should_stop=lambda: signals.received is not None,
+                processes=processes, should_stop=lambda: signals.received is not None,
             )  # fmt: skip
+    if not processes.is_main:
+        sys.exit(128 + (signals.received or signal.SIGTERM) if done.stopped else 0)
     if done.stopped:
         click.echo("bsdnet-train: stopped; the same command goes on from there", err=True)
         sys.exit(128 + (signals.received or signal.SIGTERM))

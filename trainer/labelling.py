@@ -15,6 +15,7 @@ from bsdnet.classes import IGNORE_INDEX
 from bsdnet.errors import ConfigError, DatasetError
 from trainer.datasets.folder import save_pair, write_bytes, write_classes
 from trainer.datasets.video import UnlabelledImages
+from trainer.distributed import Processes, sum_over_processes, synchronise
 from trainer.evaluation import EvaluationOptions, segment
 from trainer.trained import Trained
 
@@ -50,6 +51,7 @@ def label_images(
     options: EvaluationOptions,
     surely: float,
     settings: Mapping[str, object],
+    processes: Processes = Processes(),  # noqa: B008 - frozen
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Labelled:
     """Label pictures and write them as the part `train` of a `LabelledFolder`.
@@ -64,7 +66,11 @@ def label_images(
         options: how to look at a picture.
         surely: probability of the likeliest class below which a pixel gets none, 0 to 1.
         settings: what the labels depend on; a folder that was labelled with others is refused.
+        processes: who shares the work; each takes every `count`-th picture.
         should_stop: asked before each picture.
+
+    Returns:
+        What all processes did.
 
     Raises:
         ConfigError: `surely` is out of range, or the folder was labelled with other settings.
@@ -73,34 +79,37 @@ def label_images(
     """
     if not 0 <= surely <= 1:
         raise ConfigError(f"a probability must be from 0 to 1, got {surely}")
-    _claim(folder, trained, settings)
-    names = list(_names(images))
-    todo = [index for index, name in enumerate(names) if not (folder / "labels" / PART / f"{name}.png").is_file()]
+    if processes.is_main:
+        _claim(folder, trained, settings)
+    synchronise(processes)
+    mine = list(_names(images))[processes.rank :: processes.count]
+    todo = {number: name for number, name in enumerate(mine) if not _labels_file(folder, name).is_file()}
     pixels = sure = written = 0
     begun = reported = time.monotonic()
-    for index in todo:
+    for number, name in todo.items():
         if should_stop():
             break
-        rgb = images[index][0]
+        rgb = images[number * processes.count + processes.rank][0]
         labels = segment(
             trained.network, rgb, device, options=options, mean=trained.mean, std=trained.std, surely=surely
         )
-        save_pair(folder, PART, names[index], rgb, labels)
+        save_pair(folder, PART, name, rgb, labels)
         written, pixels, sure = written + 1, pixels + labels.size, sure + _count_sure(labels)
         now = time.monotonic()
         if now - reported >= _REPORT_S or written == len(todo):
             reported = now
             left_s = (now - begun) / written * (len(todo) - written)
             logger.info(
-                "labelled %d of %d pictures, %.0f %% of the pixels surely, %d:%02d left",
-                *(written, len(todo), 100 * sure / pixels, *divmod(round(left_s), 60)),
+                "labelled %d of %d pictures%s, %.0f %% of the pixels surely, %d:%02d left",
+                written,
+                len(todo),
+                f" of one of {processes.count} processes" if processes.count > 1 else "",
+                100 * sure / pixels,
+                *divmod(round(left_s), 60),
             )
-    return Labelled(
-        written=written,
-        found=len(names) - len(todo),
-        sure=sure / pixels if pixels else 0.0,
-        stopped=written < len(todo),
-    )
+    counts = torch.tensor([written, len(mine) - len(todo), sure, pixels, len(todo) - written])
+    written, found, sure, pixels, left = sum_over_processes(counts, processes).tolist()
+    return Labelled(written=written, found=found, sure=sure / pixels if pixels else 0.0, stopped=left > 0)
 
 
 def _claim(folder: Path, trained: Trained, settings: Mapping[str, object]) -> None:
@@ -132,6 +141,10 @@ def _names(images: UnlabelledImages) -> Iterator[str]:
         name = _free(f"{recordings[group]}/{images.short_name(index)}", taken)
         taken.add(name)
         yield name
+
+
+def _labels_file(folder: Path, name: str) -> Path:
+    return folder / "labels" / PART / f"{name}.png"
 
 
 def _free(name: str, taken: set[str]) -> str:

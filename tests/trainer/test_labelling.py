@@ -17,12 +17,14 @@ from bsdnet.modeling.bsdnet import BSDNet
 from tests.stream.media import numbered, write_clip
 from tests.trainer import trees
 from tests.trainer.command import Result, assert_one_line, run, train
+from tests.trainer.processes import run_processes
 from tests.trainer.test_bsdnet_teacher import make_network, write
 from tests.trainer.test_efficientnet import segmenter
 from tests.trainer.tiny import TINY
 from trainer import labelling
 from trainer.datasets.folder import LabelledFolder, write_classes
 from trainer.datasets.video import UnlabelledImages
+from trainer.distributed import connect
 from trainer.efficientnet import EfficientNetSegmenter
 from trainer.evaluation import EvaluationOptions, segment
 from trainer.labelling import label_images
@@ -69,6 +71,31 @@ def test_labelled_pictures_are_a_data_set(drives: Path, weights: list[str], tmp_
     expected = segment(network, rgb, CPU, options=EvaluationOptions(short_side=64))
     np.testing.assert_array_equal(found[3][1], expected)
     assert len(np.unique(expected)) > 1
+
+
+def label_in_processes(folder: Path) -> None:
+    images = UnlabelledImages([folder / "drives" / name for name in ("monday/front", "film.mp4")], CAMVID_11)
+    with connect("cpu") as (processes, device):
+        trained = open_trained([folder / "0.safetensors"], device)
+        done = label_images(
+            images, trained, folder / "out", device, options=EvaluationOptions(), surely=0, settings={},
+            processes=processes,
+        )  # fmt: skip
+        (folder / f"{processes.rank}.txt").write_text(f"{done.written} {done.found} {done.stopped}")
+
+
+def test_processes_share_the_pictures(drives: Path, weights: list[str], tmp_path: Path):
+    run_processes(2, label_in_processes, tmp_path)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["7 0 False"] * 2
+    found = LabelledFolder(tmp_path / "out", "train")
+    network = load_checkpoint(Path(weights[0])).model.eval()
+    assert len(found) == 7
+    for name, number in (("front/a", 0), ("front/b", 1)):
+        index = [found.name(index) for index in range(7)].index(name)
+        labels = segment(network, UnlabelledImages([drives / "monday/front"], CAMVID_11)[number][0], CPU)
+        np.testing.assert_array_equal(found[index][1], labels)
+    run_processes(2, label_in_processes, tmp_path)
+    assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["0 7 False"] * 2
 
 
 def test_what_is_not_sure_has_no_label(drives: Path, weights: list[str], tmp_path: Path):
