@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -137,10 +138,21 @@ def _names(images: UnlabelledImages) -> Iterator[str]:
     for index in range(len(images)):
         group = images.group(index)
         if group not in recordings:
-            recordings[group] = _free(Path(group).stem or "pictures", set(recordings.values()))
-        name = _free(f"{recordings[group]}/{images.short_name(index)}", taken)
+            recordings[group] = _free(_visible(_recording_name(group)), set(recordings.values()))
+        name = _free(f"{recordings[group]}/{_visible(images.short_name(index))}", taken)
         taken.add(name)
         yield name
+
+
+def _recording_name(group: str) -> str:
+    """Name a video or a folder, however it was written: `.` and `..` have names, too."""
+    path = Path(os.path.abspath(group))  # noqa: PTH100 - resolve() would follow links, whose names the user chose
+    return path.name if path.is_dir() else path.stem
+
+
+def _visible(name: str) -> str:
+    """Take away what hides a file: hidden ones are no pictures of a data set."""
+    return name.lstrip(".") or "pictures"
 
 
 def _labels_file(folder: Path, name: str) -> Path:

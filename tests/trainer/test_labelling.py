@@ -73,6 +73,19 @@ def test_labelled_pictures_are_a_data_set(drives: Path, weights: list[str], tmp_
     assert len(np.unique(expected)) > 1
 
 
+def test_recordings_are_named_after_their_folders(weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("drive.1/a.b.png", "drive.2/a.b.png", ".hidden/.c.png"):
+        trees.write(tmp_path / name, trees.picture(0, (72, 96)))
+    (tmp_path / "drive.1" / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "drive.1" / "below")
+    sources = ["..", tmp_path / "drive.2", tmp_path / ".hidden" / ".c.png"]
+    result = run("label", *sources, "--weights", weights[0], "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    found = LabelledFolder(tmp_path / "out", "train")
+    names = [found.name(index) for index in range(len(found))]
+    assert names == ["drive.1/a.b", "drive.2/a.b", "hidden/c"]
+
+
 def label_in_processes(folder: Path) -> None:
     images = UnlabelledImages([folder / "drives" / name for name in ("monday/front", "film.mp4")], CAMVID_11)
     with connect("cpu") as (processes, device):
