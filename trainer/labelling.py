@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bsdnet.classes import IGNORE_INDEX
 from bsdnet.errors import ConfigError, DatasetError
-from trainer.datasets.folder import save_pair, write_bytes, write_classes
+from trainer.datasets.folder import CLASSES_FILE, save_pair, write_bytes, write_classes
 from trainer.datasets.video import UnlabelledImages
 from trainer.distributed import Processes, sum_over_processes, synchronise
 from trainer.evaluation import EvaluationOptions, segment
@@ -57,7 +57,8 @@ def label_images(
 ) -> Labelled:
     """Label pictures and write them as the part `train` of a `LabelledFolder`.
 
-    A picture that is there already is left as it is, so that the same call goes on where another was stopped.
+    A picture that is there already is left as it is, so that the same call goes on where another was stopped. Videos
+    and folders are known again by where they lie: others of the same name become recordings of their own.
 
     Args:
         images: what to label; each video and each folder of pictures becomes a recording.
@@ -80,10 +81,13 @@ def label_images(
     """
     if not 0 <= surely <= 1:
         raise ConfigError(f"a probability must be from 0 to 1, got {surely}")
+    settings = json.loads(json.dumps(settings))  # as they are read back
+    recordings = _recordings(images, _claimed(folder, settings))
+    synchronise(processes)  # no process writes before each has looked
     if processes.is_main:
-        _claim(folder, trained, settings)
+        _claim(folder, trained, settings, recordings)
     synchronise(processes)
-    mine = list(_names(images))[processes.rank :: processes.count]
+    mine = list(_names(images, recordings))[processes.rank :: processes.count]
     todo = {number: name for number, name in enumerate(mine) if not _labels_file(folder, name).is_file()}
     pixels = sure = written = 0
     begun = reported = time.monotonic()
@@ -113,41 +117,62 @@ def label_images(
     return Labelled(written=written, found=found, sure=sure / pixels if pixels else 0.0, stopped=left > 0)
 
 
-def _claim(folder: Path, trained: Trained, settings: Mapping[str, object]) -> None:
-    """Note what the labels in a folder depend on; refuse one in which something else is."""
+def _claimed(folder: Path, settings: Mapping[str, object]) -> dict[str, str]:
+    """Read the recordings that a folder was labelled with, as `_recordings` gives them; refuse what is something else.
+
+    Raises:
+        ConfigError: the folder was labelled with other settings, or holds something else.
+        DatasetError: it cannot be read.
+    """
     path = folder / _SETTINGS_FILE
-    text = json.dumps(settings, indent=2) + "\n"
     try:
-        before = path.read_text(encoding="utf-8") if path.exists() else None
-        foreign = before is None and folder.exists() and any(folder.iterdir())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    if foreign:
+        text = path.read_text(encoding="utf-8") if path.exists() else None
+        is_foreign = text is None and folder.exists() and any(folder.iterdir())
+        content = {"settings": settings, "recordings": {}} if text is None else json.loads(text)
+        before, recordings = content["settings"], dict(content["recordings"].items())
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DatasetError(f"{path} is none that 'bsdnet-train label' wrote, or it is damaged: {error}") from error
+    if is_foreign:
         raise ConfigError(f"{folder} holds something else than labelled pictures: choose an empty folder")
-    if before is None:
-        write_bytes(path, text.encode())
-        write_classes(folder, trained.classes)
-    elif before != text:
+    if before != settings:
         raise ConfigError(f"{folder} was labelled with other settings, see {path}: choose another folder")
+    return recordings
 
 
-def _names(images: UnlabelledImages) -> Iterator[str]:
-    """Give each picture a name that no other has: its recording's folder, and its own."""
-    recordings: dict[str, str] = {}
+def _claim(folder: Path, trained: Trained, settings: Mapping[str, object], recordings: Mapping[str, str]) -> None:
+    """Note what the labels in a folder depend on and what they are of, and say their classes."""
+    text = json.dumps({"settings": settings, "recordings": recordings}, indent=2) + "\n"
+    write_bytes(folder / _SETTINGS_FILE, text.encode())
+    if not (folder / CLASSES_FILE).exists():  # which the user may have changed, or a full disk have left out
+        write_classes(folder, trained.classes)
+
+
+def _recordings(images: UnlabelledImages, known: Mapping[str, str]) -> dict[str, str]:
+    """Give each video and folder of pictures, by where it lies, a name that no other has; known ones keep theirs."""
+    recordings = dict(known)
+    for index in range(len(images)):
+        path = _place(images.group(index))
+        if str(path) not in recordings:
+            name = path.name if path.is_dir() else path.stem
+            recordings[str(path)] = _free(_visible(name), set(recordings.values()))
+    return recordings
+
+
+def _names(images: UnlabelledImages, recordings: Mapping[str, str]) -> Iterator[str]:
+    """Give each picture a name that no other has: its recording's, as a folder, and its own."""
     taken: set[str] = set()
     for index in range(len(images)):
-        group = images.group(index)
-        if group not in recordings:
-            recordings[group] = _free(_visible(_recording_name(group)), set(recordings.values()))
-        name = _free(f"{recordings[group]}/{_visible(images.short_name(index))}", taken)
+        recording = recordings[str(_place(images.group(index)))]
+        name = _free(f"{recording}/{_visible(images.short_name(index))}", taken)
         taken.add(name)
         yield name
 
 
-def _recording_name(group: str) -> str:
-    """Name a video or a folder, however it was written: `.` and `..` have names, too."""
-    path = Path(os.path.abspath(group))  # noqa: PTH100 - resolve() would follow links, whose names the user chose
-    return path.name if path.is_dir() else path.stem
+def _place(group: str) -> Path:
+    """Say where a video or a folder lies: `.` and `..` have names, too."""
+    return Path(os.path.abspath(group))  # noqa: PTH100 - resolve() would follow links, whose names the user chose
 
 
 def _visible(name: str) -> str:

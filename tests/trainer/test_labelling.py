@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from bsdnet.checkpoint import load_checkpoint
 from bsdnet.classes import CAMVID_11, CITYSCAPES_19, ClassSet
-from bsdnet.errors import ConfigError
+from bsdnet.errors import ConfigError, SinkError
 from bsdnet.modeling.bsdnet import BSDNet
 from tests.stream.media import numbered, write_clip
 from tests.trainer import trees
@@ -189,10 +189,49 @@ def test_a_folder_of_other_settings_or_other_things_is_left_alone(drives: Path, 
     assert_one_line(again, f"{tmp_path / 'out'} was labelled with other settings", exit_code=2)
     other = label(drives, weights[:1], tmp_path / "out", "--every", "9", "--flip")
     assert_one_line(other, "was labelled with other settings", exit_code=2)
-    settings = json.loads((tmp_path / "out" / "labelled.json").read_text())
+    settings = json.loads((tmp_path / "out" / "labelled.json").read_text())["settings"]
     assert (settings["short_side"], settings["flip"], settings["surely"]) == (64, False, 0.5)
     assert_one_line(label(drives, weights[:1], drives), "holds something else than labelled pictures", exit_code=2)
     assert sorted(path.name for path in drives.iterdir()) == ["film.mp4", "monday", "tuesday"]
+
+
+def test_recordings_of_the_same_name_are_told_apart_in_later_calls(drives: Path, weights: list[str], tmp_path: Path):
+    def label_one(folder: Path) -> str:
+        return run("label", folder, "--weights", weights[0], "--output", tmp_path / "out", "--every", "1").output
+
+    assert label_one(drives / "tuesday" / "front").startswith("1 pictures labelled")
+    assert label_one(drives / "monday" / "front").startswith("2 pictures labelled")
+    assert label_one(drives / "tuesday" / ".." / "tuesday" / "front").startswith("0 pictures labelled, 1 had been")
+    assert "3 had been before" in label(drives, weights[:1], tmp_path / "out", "--every", "1").output
+    found = LabelledFolder(tmp_path / "out", "train")
+    assert found.groups == ["film", "front", "front-2"]
+    assert [found.name(index) for index in range(5, 8)] == ["front/a", "front-2/a", "front-2/b"]
+
+
+def test_a_folder_lacks_no_classes_after_a_full_disk(
+    drives: Path, weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*_: object) -> None:
+        raise SinkError("classes.toml cannot be written: No space left on device")
+
+    monkeypatch.setattr(labelling, "write_classes", fail)
+    assert_one_line(label(drives, weights[:1], tmp_path / "out"), "No space left on device")
+    monkeypatch.undo()
+    assert label(drives, weights[:1], tmp_path / "out").exit_code == 0
+    assert LabelledFolder(tmp_path / "out", "train").classes == CAMVID_11
+    own = replace(CAMVID_11, name="corrected")
+    write_classes(tmp_path / "out", own)
+    assert label(drives, weights[:1], tmp_path / "out").exit_code == 0
+    assert LabelledFolder(tmp_path / "out", "train").classes == own
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"settings": {}}', b'{"settings": {}, "recordings": []}', b"\xff"])
+def test_a_damaged_note_is_named(drives: Path, weights: list[str], tmp_path: Path, content: bytes):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "labelled.json").write_bytes(content)
+    assert_one_line(
+        label(drives, weights[:1], tmp_path / "out"), "labelled.json is none that", "wrote, or it is damaged"
+    )
 
 
 def test_sizes_and_views_are_as_asked(drives: Path, weights: list[str], tmp_path: Path):
