@@ -1,5 +1,6 @@
 """One's own labelled pictures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -133,6 +134,16 @@ def test_class_names_may_hold_anything_that_a_text_may(tmp_path: Path):
     odd = ClassSet(name='a"\\', names=("\n", "\x7f", "é # ]"), colors=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
     write_classes(tmp_path, odd)
     assert read_classes(tmp_path) == odd
+
+
+def test_there_is_room_for_254_classes(tmp_path: Path):
+    many = ClassSet(name="many", names=tuple(map(str, range(255))), colors=((1, 2, 3),) * 255)
+    write_classes(tmp_path, many)
+    with pytest.raises(ConfigError, match=r"classes\.toml has 255 classes, expected at most 254"):
+        read_classes(tmp_path)
+    write_classes(tmp_path, replace(many, names=many.names[:254], colors=many.colors[:254]))
+    save_pair(tmp_path, "train", "a", trees.picture(0), np.full(trees.SIZE, 253, np.uint8))
+    assert (LabelledFolder(tmp_path, "train")[0][1] == 253).all()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path):

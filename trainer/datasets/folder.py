@@ -82,7 +82,7 @@ def read_classes(root: Path) -> ClassSet:
 
     Raises:
         DatasetError: the file is missing.
-        ConfigError: it is no TOML, or has other content.
+        ConfigError: it is no TOML, or has other content, or more than 254 classes.
     """
     path = root / CLASSES_FILE
     try:
@@ -99,9 +99,12 @@ def read_classes(root: Path) -> ClassSet:
         raise ConfigError(f'{path} must have name = "...", names = ["...", ...] and colors = [[R, G, B], ...]{also}')
     names, colors = (_as_tuples(content[key]) for key in ("names", "colors"))
     try:
-        return ClassSet(name=content["name"], names=names, colors=colors)
+        classes = ClassSet(name=content["name"], names=names, colors=colors)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    if len(classes) > UNKNOWN:
+        raise ConfigError(f"{path} has {len(classes)} classes, expected at most {UNKNOWN}: join some that are alike")
+    return classes
 
 
 def write_classes(root: Path, classes: ClassSet) -> None:
