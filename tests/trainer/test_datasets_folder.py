@@ -86,6 +86,13 @@ def test_labels_that_no_class_has_are_refused(root: Path):
         LabelledFolder(root, "train")[0]
 
 
+def test_labels_of_one_bit_are_refused(root: Path):
+    path = root / "labels/train/b.png"
+    assert cv2.imwrite(str(path), np.eye(*trees.SIZE, dtype=np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])
+    with pytest.raises(DatasetError, match=r"b\.png has 1-bit values, expected 8-bit ones"):
+        LabelledFolder(root, "train")[0]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -63,6 +63,9 @@ class LabelledFolder(LabelledFiles):
 
     def _to_classes(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         if raw.ndim == 2 or raw.dtype != np.uint8:
+            bits, _ = _png_format(path)
+            if bits < 8:  # OpenCV stretches the values, so that the largest one would be 255
+                raise DatasetError(f"{path} has {bits}-bit values, expected 8-bit ones: write it anew")
             return super()._to_classes(raw, path)
         if len(self._class_of) < len(self.classes):
             raise DatasetError(f"{path} is coloured, and {CLASSES_FILE} gives two classes the same colour")
@@ -155,6 +158,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise SinkError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _png_format(path: Path) -> tuple[int, int]:
+    """Read from a PNG's header the bits of a value and the type of colour, 3 for a palette; 8 and 0 of other files."""
+    with path.open("rb") as file:
+        header = file.read(26)
+    return (header[24], header[25]) if header.startswith(b"\x89PNG") else (8, 0)
 
 
 def _as_tuples(value: object) -> Any:  # noqa: ANN401 - whatever the file holds: the class set refuses what it cannot use
