@@ -1,5 +1,7 @@
 """One's own labelled pictures."""
 
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +35,21 @@ def colored(color: tuple[int, int, int]) -> np.ndarray:
     return picture
 
 
+def write_with_palette(path: Path, indices: np.ndarray, palette: list[tuple[int, int, int]]) -> None:
+    height, width = indices.shape
+    rows = np.pad(indices.astype(np.uint8), ((0, 0), (1, 0)))  # each begins with its filter, none
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),
+        b"PLTE": np.array(palette, np.uint8).tobytes(),
+        b"IDAT": zlib.compress(rows.tobytes()),
+        b"IEND": b"",
+    }
+    content = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks.items():
+        content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    path.write_bytes(content)
+
+
 def test_folders_in_a_name_are_recordings(root: Path):
     dataset = LabelledFolder(root, "train")
     assert [dataset.name(index) for index in range(3)] == ["b", "monday/a", "tuesday/a"]
@@ -61,6 +78,16 @@ def test_labels_may_be_the_colours_of_the_classes(root: Path):
     assert labels.dtype == np.uint8
     trees.write(root / "labels/train/b.png", colored((9, 8, 6)))
     with pytest.raises(DatasetError, match=r"b\.png holds the colour \(9, 8, 6\), which no class of classes\.toml has"):
+        LabelledFolder(root, "train")[0]
+
+
+def test_of_a_palette_the_colours_count(root: Path):
+    path = root / "labels/train/b.png"
+    rows = np.arange(np.prod(trees.SIZE)).reshape(trees.SIZE) % 3
+    write_with_palette(path, rows, [(255, 0, 0), (9, 8, 7), (0, 0, 0)])
+    np.testing.assert_array_equal(LabelledFolder(root, "train")[0][1], np.array([1, 0, 255])[rows])
+    write_with_palette(path, rows, [(0, 0, 0), (1, 1, 1), (2, 2, 2)])
+    with pytest.raises(DatasetError, match=r"holds the colour \(1, 1, 1\).*with a palette the colours count"):
         LabelledFolder(root, "train")[0]
 
 

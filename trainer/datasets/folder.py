@@ -26,8 +26,8 @@ class LabelledFolder(LabelledFiles):
 
     Expected layout: `<root>/classes.toml`, and for each part `<root>/images/<part>/<name>.jpg` (or .png, .bmp, .webp,
     .tif) with `<root>/labels/<part>/<name>.png`. A name may have folders in it: these are the recordings. The labels
-    hold class indices in one channel of 8 bits, and 255 for what has no class; or the classes' colours, where a colour
-    of no class must be black, which then is 255.
+    hold class indices in one channel of 8 bits, and 255 for what has no class; or the classes' colours, also by a
+    palette, where a colour of no class must be black, which then is 255.
 
     Args:
         root: the data set's folder.
@@ -76,7 +76,8 @@ class LabelledFolder(LabelledFiles):
         if (labels == UNKNOWN).any():
             value = int(values[labels == UNKNOWN][0])
             color = (value >> 16, value >> 8 & 255, value & 255)
-            raise DatasetError(f"{path} holds the colour {color}, which no class of {CLASSES_FILE} has")
+            hint = "; of a PNG with a palette the colours count, not their numbers" if _png_format(path)[1] == 3 else ""
+            raise DatasetError(f"{path} holds the colour {color}, which no class of {CLASSES_FILE} has{hint}")
         return labels[positions].reshape(codes.shape)
 
 
