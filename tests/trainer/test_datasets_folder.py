@@ -63,6 +63,14 @@ def test_folders_in_a_name_are_recordings(root: Path):
         LabelledFolder(root, "train", only=["wednesday"])
 
 
+def test_linked_folders_are_recordings_and_hidden_ones_are_not(root: Path, tmp_path: Path):
+    for kind in ("images", "labels"):
+        (root / kind / "train" / "tuesday").rename(tmp_path / f"elsewhere-{kind}")
+        (root / kind / "train" / "tuesday").symlink_to(tmp_path / f"elsewhere-{kind}")
+    trees.write(root / "images/train/monday/.ipynb_checkpoints/a-checkpoint.jpg", trees.picture(0))
+    assert LabelledFolder(root, "train").groups == ["monday", "tuesday"]
+
+
 def test_pictures_and_labels_are_read_as_they_are(root: Path):
     rgb, labels = LabelledFolder(root, "train")[0]
     np.testing.assert_array_equal(rgb, trees.picture(2))

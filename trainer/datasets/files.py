@@ -1,5 +1,6 @@
 """Pictures and labels that lie in files: finding pairs, reading them, and saying what is wrong with them."""
 
+import glob
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,13 +137,14 @@ class LabelledFiles:
         return pairs
 
     def _files(self, folder: Path, pattern: str, endings: Sequence[str]) -> "Listing":
-        """Find files by name without ending, at least one; hidden ones, as some archives hold, do not count."""
+        """Find files by name without ending, at least one; what is hidden, as in some archives, does not count."""
         if not folder.is_dir():
             raise DatasetError(f"{self.title}: the folder {folder} is missing; it comes with {self.origin}")
         found: dict[str, Path] = {}
-        for path in sorted(folder.glob(pattern)):
+        # Not pathlib's glob, which goes into hidden folders, and with ** not into linked ones.
+        for path in sorted(folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
             ending = next((ending for ending in endings if path.name.endswith(ending)), None)
-            if ending is None or path.name.startswith("."):
+            if ending is None:
                 continue
             name = (path.relative_to(folder).as_posix() if self.nested else path.name).removesuffix(ending)
             if name in found:
