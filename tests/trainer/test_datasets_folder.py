@@ -131,7 +131,10 @@ def test_labels_of_one_bit_are_refused(root: Path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / "labels/train/monday/a.png").unlink(), "1 of 3 pictures have no labels"),
+        (
+            lambda root: (root / "labels/train/monday/a.png").unlink(),
+            r"1 of 3 pictures have no labels.*a\.jpg; what must lie where: docs",
+        ),
         (lambda root: (root / "images/train/b.png").unlink(), "1 of 3 labels have no picture"),
         (lambda root: trees.write(root / "images/train/b.jpg", trees.picture(1)), "the same name but for its ending"),
         (lambda root: (root / "classes.toml").unlink(), r"classes\.toml cannot be read.*docs/datasets\.md"),
@@ -155,7 +158,9 @@ def test_what_cannot_be_used_is_named(root: Path, change, message: str):
 
 
 def test_a_part_that_is_missing_is_named_with_what_belongs_there(root: Path):
-    with pytest.raises(DatasetError, match=r"the folder \S*images/test is missing.*docs/datasets\.md"):
+    with pytest.raises(
+        DatasetError, match=r"the folder \S*images/test is missing; what must lie where: docs/datasets\.md, \"Your own"
+    ):
         LabelledFolder(root, "test")
 
 

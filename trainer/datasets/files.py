@@ -126,6 +126,10 @@ class LabelledFiles:
             raise DatasetError(f"{path} holds the label {raw[unknown].max()}; {self.title} has {_as_ranges(values)}")
         return labels
 
+    def _advise(self, what: str) -> str:
+        """Say what to do where files are missing, `what` for data that were published."""
+        return f"{what} {self.origin}"
+
     def _complete(self, root: Path, part: str) -> list[Pair]:
         """Find the pairs of a part, and warn if there are fewer than were published."""
         pairs = self._pairs_of(root, part)
@@ -139,7 +143,7 @@ class LabelledFiles:
     def _files(self, folder: Path, pattern: str, endings: Sequence[str]) -> "Listing":
         """Find files by name without ending, at least one; what is hidden, as in some archives, does not count."""
         if not folder.is_dir():
-            raise DatasetError(f"{self.title}: the folder {folder} is missing; it comes with {self.origin}")
+            raise DatasetError(f"{self.title}: the folder {folder} is missing; {self._advise('it comes with')}")
         found: dict[str, Path] = {}
         # Not pathlib's glob, which goes into hidden folders, and with ** not into linked ones.
         for path in sorted(folder / name for name in glob.glob(pattern, root_dir=folder, recursive=True)):  # noqa: PTH207
@@ -152,7 +156,7 @@ class LabelledFiles:
             found[name] = path
         if not found:
             expected = " or ".join(f"{pattern.removesuffix('*')}*{ending}" for ending in endings)
-            raise DatasetError(f"{self.title}: {folder} holds no {expected}; they come with {self.origin}")
+            raise DatasetError(f"{self.title}: {folder} holds no {expected}; {self._advise('they come with')}")
         return Listing(folder, found)
 
     def _pair_up(self, images: "Listing", labels: "Listing") -> list[Pair]:
@@ -165,7 +169,7 @@ class LabelledFiles:
             if alone:
                 raise DatasetError(
                     f"{self.title}: {len(alone)} of {len(these.files)} {what} have no {lack} in {others.folder}, the "
-                    f"first is {these.files[alone[0]]}; unpack {self.origin} again"
+                    f"first is {these.files[alone[0]]}; {self._advise('unpack anew')}"
                 )
         return [Pair(name=name, image=path, labels=labels.files[name]) for name, path in images.files.items()]
 

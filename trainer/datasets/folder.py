@@ -41,7 +41,7 @@ class LabelledFolder(LabelledFiles):
     """
 
     title = "the labelled folder"
-    origin = 'your own labels (docs/datasets.md, "Your own labels")'
+    origin = 'docs/datasets.md, "Your own labels"'
     splits: ClassVar = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
     published: ClassVar = {"train": 0, "val": 0, "test": 0}
     nested = True
@@ -60,6 +60,9 @@ class LabelledFolder(LabelledFiles):
 
     def _group_of(self, name: str) -> str:
         return name.rpartition("/")[0]
+
+    def _advise(self, what: str) -> str:
+        return f"what must lie where: {self.origin}"
 
     def _to_classes(self, raw: NDArray[Any], path: Path) -> NDArray[np.uint8]:
         if raw.ndim == 2 or raw.dtype != np.uint8:
