@@ -182,7 +182,12 @@ def with_unlabelled(
 
 
 def with_further(
-    data: SegmentationData, name: str, sources: Sequence[tuple[str, Path]], classes: Path | None
+    data: SegmentationData,
+    name: str,
+    sources: Sequence[tuple[str, Path]],
+    classes: Path | None,
+    *,
+    root: Path | None = None,
 ) -> SegmentationData:
     """Add pictures of other data sets to what a run learns from, as far as their labels say what its own do.
 
@@ -193,6 +198,7 @@ def with_further(
             data set is not one of those that are judged by; nothing is changed if there are none.
         classes: TOML file of which of their classes make which of the run's, see `read_class_mapping`; None takes those
             of the same name.
+        root: the folder of the run's own data set: that of one's own labels may have others of its kind beside it.
 
     Raises:
         ConfigError: the run has no labels itself, a source is its own data set, the file cannot be read or has classes
@@ -204,11 +210,13 @@ def with_further(
     if not data.labelled:
         raise ConfigError("--further needs labelled data beside them, not --dataset video")
     names = [source for source, _ in sources]
-    if name in names:  # whose pictures would be those to judge by, where some are held out
-        raise ConfigError(f"--further {name} is the data set of --dataset itself")
+    for source, folder in sources:  # whose pictures would be those to judge by, where some are held out
+        is_other = name == "folder" and root is not None and folder.resolve() != root.resolve()
+        if source == name and not is_other:
+            raise ConfigError(f"--further {name} is the data set of --dataset itself")
     found = [
-        LabelMeFacade(root, "all") if source == "labelmefacade" else open_split(source, root, "train")
-        for source, root in sources
+        LabelMeFacade(folder, "all") if source == "labelmefacade" else open_split(source, folder, "train")
+        for source, folder in sources
     ]
     mapping = None if classes is None else read_class_mapping(classes)
     if mapping is not None:

@@ -265,7 +265,9 @@ def teacher(**options: Any) -> None:  # noqa: ANN401 - click's values
             options = {**options, "model": variant_of(options["initial"])}
         recipe = resolve_recipe(default_teacher_recipe(options["dataset"], data), options, device)
         data = _described(data, options, "pretrained", "initial")
-        data = with_further(data, options["dataset"], options["further"], options["further_classes"])
+        data = with_further(
+            data, options["dataset"], options["further"], options["further_classes"], root=options["data_dir"]
+        )
         folder = make_folder(options, processes)
         trainee = build_future_teacher(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
@@ -331,7 +333,7 @@ def _train(options: dict[str, Any]) -> None:
                 looks = EvaluationOptions(short_side=min(recipe.train_size), precision=recipe.precision)
                 data = replace(data, val=TaughtImages(data.val, found, device, looks))
         data = with_unlabelled(data, options["unlabelled"], options["every"], recipe)
-        data = with_further(data, name, options["further"], options["further_classes"])
+        data = with_further(data, name, options["further"], options["further_classes"], root=options["data_dir"])
         student = build_student(
             recipe, data.train.classes, pretrained=options["pretrained"], initial=options["initial"]
         )

@@ -20,6 +20,7 @@ from trainer.datasets.camvid import CamVid
 from trainer.datasets.cityscapes import Cityscapes
 from trainer.datasets.combining import Relabelled
 from trainer.datasets.contract import TAUGHT
+from trainer.datasets.folder import LabelledFolder, save_pair, write_classes
 from trainer.datasets.labelmefacade import LabelMeFacade
 from trainer.segmentation import SegmentationData
 
@@ -101,6 +102,19 @@ def test_a_held_out_drive_does_not_come_back_with_them(facades: Path, street_cam
     data = SegmentationData(train=images, val=images, description={})
     with pytest.raises(ConfigError, match="--further camvid is the data set of --dataset itself"):
         with_further(data, "camvid", [("labelmefacade", facades), ("camvid", street_camvid)], None)
+
+
+def test_ones_own_labels_may_have_others_of_ones_own_beside_them(tmp_path: Path):
+    for name in ("yard", "street"):
+        write_classes(tmp_path / name, CAMVID_11)
+        save_pair(tmp_path / name, "train", "a/b", trees.picture(0), np.zeros(trees.SIZE, np.uint8))
+    images = LabelledFolder(tmp_path / "yard", "train")
+    data = SegmentationData(train=images, val=images, description={})
+    further = with_further(data, "folder", [("folder", tmp_path / "street")], None, root=tmp_path / "yard").further
+    assert further is not None
+    assert len(further) == 1
+    with pytest.raises(ConfigError, match="--further folder is the data set of --dataset itself"):
+        with_further(data, "folder", [("folder", tmp_path / "street/../yard")], None, root=tmp_path / "yard")
 
 
 def test_one_file_serves_several_of_them(facades: Path, street_camvid: Path, tmp_path: Path):

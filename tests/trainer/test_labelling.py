@@ -22,7 +22,7 @@ from tests.trainer.test_bsdnet_teacher import make_network, write
 from tests.trainer.test_efficientnet import segmenter
 from tests.trainer.tiny import TINY
 from trainer import labelling
-from trainer.datasets.folder import LabelledFolder, write_classes
+from trainer.datasets.folder import LabelledFolder, save_pair, write_classes
 from trainer.datasets.video import UnlabelledImages
 from trainer.distributed import connect
 from trainer.efficientnet import EfficientNetSegmenter
@@ -312,6 +312,10 @@ def test_a_run_learns_own_classes(drives: Path, weights: list[str], tmp_path: Pa
     small += ["--set", "train_size=64x96"]
     refused = run(*arguments, *small, "--output", tmp_path / "run", "--init", weights[0])
     assert_one_line(refused, "classes of camvid-11, the data are yard; as --pretrained it gives all but", exit_code=2)
+    write_classes(tmp_path / "street", CAMVID_11)
+    save_pair(tmp_path / "street", "train", "a", trees.picture(0), np.zeros(trees.SIZE, np.uint8))
+    refused = run(*arguments, *small, "--output", tmp_path / "run", "--further", f"folder={tmp_path / 'street'}")
+    assert_one_line(refused, "camvid-11 has no class of yard", exit_code=2)
     result = run(*arguments, *small, "--output", tmp_path / "run", "--pretrained", weights[0], "--hold-out", "1")
     assert result.exit_code == 0, result.stderr
     last = tmp_path / "run" / "last.safetensors"
