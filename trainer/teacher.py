@@ -199,7 +199,7 @@ def load_teacher(
 
     Args:
         names: folders that `bsdnet-train teacher` or transformers wrote, Hugging Face names, or files of a BSDNet's
-            weights, which end in .safetensors.
+            weights; what ends in .safetensors is one, missing or not.
         classes: the student's.
         device: where to compute.
         class_mapping: for each of the student's classes, the teacher's classes that make it up; None takes those of
@@ -259,7 +259,7 @@ def _load_one(
     mapping: Mapping[str, Sequence[str]] | None,
     advice: str,
 ) -> Teacher:
-    if Path(name).suffix == ".safetensors":
+    if Path(name).suffix == ".safetensors" or Path(name).is_file():
         checkpoint = load_checkpoint(Path(name))
         metadata = checkpoint.metadata
         if (metadata.mean, metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint
 from bsdnet.classes import ADE20K_150, CAMVID_11, CITYSCAPES_19, ClassSet
-from bsdnet.errors import ConfigError
+from bsdnet.errors import CheckpointError, ConfigError
 from trainer.device import place
 from trainer.teacher import load_teacher, teacher_classes
 
@@ -44,10 +44,13 @@ def open_trained(weights: Sequence[Path], device: torch.device, classes: ClassSe
             first student, or else a published set with the names of the first teacher's classes.
 
     Raises:
-        CheckpointError: a student's weights cannot be read.
+        CheckpointError: weights are missing, or a student's cannot be read.
         TrainingError: a teacher cannot be loaded.
         ConfigError: they tell different classes apart, or nobody says which colours theirs have.
     """
+    for path in weights:
+        if not path.exists():  # else it would be looked for on Hugging Face
+            raise CheckpointError(f"the file or folder of weights {path} does not exist; {_ADVICE}")
     if len(weights) == 1 and not weights[0].is_dir():
         checkpoint = load_checkpoint(weights[0])
         metadata = checkpoint.metadata

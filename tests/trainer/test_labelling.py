@@ -261,6 +261,15 @@ def test_wrong_usage(drives: Path, weights: list[str], tmp_path: Path, more: lis
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_are_looked_for_here_alone(drives: Path, weights: list[str], tmp_path: Path):
+    missing = label(drives, [weights[0], str(tmp_path / "teacher")], tmp_path / "out")
+    assert_one_line(missing, f"of weights {tmp_path / 'teacher'} does not exist; expected a .safetensors file")
+    assert "Hugging Face" not in missing.stderr
+    renamed = Path(weights[1]).rename(tmp_path / "renamed.weights")
+    both = label(drives, [weights[0], str(renamed)], tmp_path / "out", "--every", "9")
+    assert both.exit_code == 0, both.stderr
+
+
 def test_weights_of_other_classes_do_not_label_together(drives: Path, weights: list[str], tmp_path: Path):
     city = write(tmp_path / "city.safetensors", BSDNet(replace(TINY, num_classes=19)), CITYSCAPES_19)
     result = label(drives, [weights[0], city], tmp_path / "out")
