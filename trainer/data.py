@@ -141,6 +141,8 @@ def open_data(
     else:
         train = open_split(name, root, train_split, without=[hold_out])
         val = open_split(name, root, train_split, only=[hold_out])
+    if name == "folder":  # where the user may change them before the run is resumed
+        description["classes"] = list(train.classes.names)
     return SegmentationData(train=train, val=val, description=description)
 
 

@@ -332,6 +332,11 @@ def test_a_run_learns_own_classes(drives: Path, weights: list[str], tmp_path: Pa
     judged = run(*arguments, "--eval", "val", "--weights", last)
     assert judged.exit_code == 0, judged.stderr
     assert "mIoU of 1" in judged.output
+    write_classes(tmp_path / "own", replace(own, names=("bin", "gravel")))
+    again = run(
+        *arguments, *small, "--output", tmp_path / "run", "--pretrained", weights[0], "--hold-out", "1", "--resume"
+    )
+    assert_one_line(again, "was made with classes = ['gravel', 'bin'], this run has ['bin', 'gravel']")
 
 
 def test_a_network_of_other_classes_gives_all_but_its_classifier(weights: list[str]):
