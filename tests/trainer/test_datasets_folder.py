@@ -121,6 +121,16 @@ def test_labels_that_no_class_has_are_refused(root: Path):
         LabelledFolder(root, "train")[0]
 
 
+def test_labels_that_lie_across_are_told_from_others(root: Path):
+    height, width = trees.SIZE
+    trees.write(root / "labels/train/b.png", np.zeros((width, height), np.uint8))
+    with pytest.raises(DatasetError, match=r"its picture b\.png; where the picture is turned by its EXIF orientation"):
+        LabelledFolder(root, "train")[0]
+    trees.write(root / "labels/train/b.png", np.zeros((width, width), np.uint8))
+    with pytest.raises(DatasetError, match=r"its picture b\.png$"):
+        LabelledFolder(root, "train")[0]
+
+
 def test_labels_of_one_bit_are_refused(root: Path):
     path = root / "labels/train/b.png"
     assert cv2.imwrite(str(path), np.eye(*trees.SIZE, dtype=np.uint8), [cv2.IMWRITE_PNG_BILEVEL, 1])

@@ -88,9 +88,11 @@ class LabelledFiles:
             return rgb, np.full(rgb.shape[:2], IGNORE_INDEX, np.uint8)
         raw = _read(pair.labels, cv2.IMREAD_UNCHANGED)
         if raw.shape[:2] != rgb.shape[:2]:
+            is_turned = raw.shape[:2] == rgb.shape[1::-1]
+            hint = "; where the picture is turned by its EXIF orientation, save it upright" if is_turned else ""
             raise DatasetError(
                 f"{pair.labels} has the size {raw.shape[1]}x{raw.shape[0]}, expected {rgb.shape[1]}x{rgb.shape[0]} as "
-                f"its picture {pair.image.name}"
+                f"its picture {pair.image.name}{hint}"
             )
         return rgb, self._to_classes(raw, pair.labels)
 
