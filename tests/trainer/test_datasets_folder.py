@@ -191,6 +191,9 @@ def test_class_names_may_hold_anything_that_a_text_may(tmp_path: Path):
     odd = ClassSet(name='a"\\', names=("\n", "\x7f", "é # ]"), colors=((0, 0, 0), (1, 1, 1), (2, 2, 2)))
     write_classes(tmp_path, odd)
     assert read_classes(tmp_path) == odd
+    file = tmp_path / "classes.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert read_classes(tmp_path) == odd
 
 
 def test_there_is_room_for_254_classes(tmp_path: Path):

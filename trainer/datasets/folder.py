@@ -93,7 +93,7 @@ def read_classes(root: Path) -> ClassSet:
     """
     path = root / CLASSES_FILE
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with the mark that Windows puts first
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read: {error.strerror or error}; it says what the labels mean, see docs/datasets.md"
