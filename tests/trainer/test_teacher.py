@@ -78,6 +78,7 @@ class Fixed:
     def __init__(self, output: TeacherOutput) -> None:
         self.output = output
         self.channels = TeacherChannels(*(maps.shape[1] for maps in output[:3]))
+        self.train_size = None
 
     def __call__(self, images: Tensor) -> TeacherOutput:
         return self.output
