@@ -27,6 +27,9 @@ ADVICE = (
     "nvidia/segformer-b2-finetuned-cityscapes-1024-1024), or pass --distill none to learn from the labels alone"
 )
 
+MISMATCH = "say with --teacher-classes which of its classes make one of ours"
+"""What to do about a teacher of other classes."""
+
 
 class TeacherChannels(NamedTuple):
     """Channels of a teacher's maps."""
@@ -194,6 +197,7 @@ def load_teacher(
     *,
     class_mapping: Mapping[str, Sequence[str]] | None = None,
     advice: str = ADVICE,
+    mismatch: str = MISMATCH,
 ) -> Teacher:
     """Load a SegFormer, an EfficientNet or a BSDNet, or an ensemble of several.
 
@@ -205,6 +209,7 @@ def load_teacher(
         class_mapping: for each of the student's classes, the teacher's classes that make it up; None takes those of
             the same name, and all of the teacher's have to be there.
         advice: what to do if one cannot be loaded, for the message.
+        mismatch: what to do if its classes are others, likewise.
 
     Raises:
         TrainingError: transformers is not installed, or a SegFormer or an EfficientNet cannot be loaded.
@@ -214,7 +219,7 @@ def load_teacher(
     """
     if not names:
         raise TrainingError(f"no teacher is named: {advice}")
-    teachers = [_load_one(name, classes, device, class_mapping, advice) for name in names]
+    teachers = [_load_one(name, classes, device, class_mapping, advice, mismatch) for name in names]
     return teachers[0] if len(teachers) == 1 else EnsembleTeacher(teachers)
 
 
@@ -258,27 +263,33 @@ def _load_one(
     device: torch.device,
     mapping: Mapping[str, Sequence[str]] | None,
     advice: str,
+    mismatch: str,
 ) -> Teacher:
+    def sources(names: Sequence[str]) -> list[list[int]]:
+        taught = [label.strip().lower() for label in names]
+        if mapping is not None:
+            return _map(name, taught, classes, mapping)
+        return _match(name, taught, classes, mismatch)
+
     if Path(name).suffix == ".safetensors" or Path(name).is_file():
         checkpoint = load_checkpoint(Path(name))
         metadata = checkpoint.metadata
         if (metadata.mean, metadata.std) != (IMAGENET_MEAN, IMAGENET_STD):
             raise ConfigError(f"the teacher {name} saw pictures that were normalised otherwise than the student's")
-        sources = _sources(name, metadata.class_set.names, classes, mapping)
-        return BSDNetTeacher(checkpoint.model, sources, device, metadata.train_size)
+        return BSDNetTeacher(checkpoint.model, sources(metadata.class_set.names), device, metadata.train_size)
     if holds_efficientnet(Path(name)):
         try:
             segmenter = load_efficientnet(Path(name))
         except TrainingError as error:
             raise TrainingError(f"{error}; {advice}") from error
-        return EfficientNetTeacher(segmenter, _sources(name, segmenter.class_names, classes, mapping), device)
+        return EfficientNetTeacher(segmenter, sources(segmenter.class_names), device)
     if not Path(name).is_dir():
         logger.info("teacher %s: from Hugging Face, or its cache; mind its licence", name)
     try:
         network = load_pretrained("SegformerForSemanticSegmentation", name)
     except TrainingError as error:
         raise TrainingError(f"{error}; {advice}") from error
-    return SegFormerTeacher(network, _sources(name, _taught_by(network), classes, mapping), device)
+    return SegFormerTeacher(network, sources(_taught_by(network)), device)
 
 
 def _taught_by(network: Any) -> tuple[str, ...]:  # noqa: ANN401 - a SegFormer of transformers
@@ -292,22 +303,14 @@ def _in_student_classes(logits: Tensor, sources: Sequence[Tensor]) -> Tensor:
     return torch.stack([logits[:, indices].float().logsumexp(1) for indices in sources], 1)
 
 
-def _sources(
-    name: str, names: Sequence[str], classes: ClassSet, mapping: Mapping[str, Sequence[str]] | None
-) -> list[list[int]]:
-    taught = [label.strip().lower() for label in names]
-    return _match(name, taught, classes) if mapping is None else _map(name, taught, classes, mapping)
-
-
-def _match(name: str, taught: list[str], classes: ClassSet) -> list[list[int]]:
+def _match(name: str, taught: list[str], classes: ClassSet, mismatch: str) -> list[list[int]]:
     own = [label.lower() for label in classes.names]
     if sorted(own) != sorted(taught):
         missing = [label for label in own if label not in taught]
         extra = [label for label in taught if label not in own]
         raise ConfigError(
             f"the {len(taught)} classes of the teacher {name} are not the {len(own)} of {classes.name}: it lacks "
-            f"{_some(missing)}, and has {_some(extra)} besides; say with --teacher-classes which of its classes make "
-            "one of ours"
+            f"{_some(missing)}, and has {_some(extra)} besides; {mismatch}"
         )
     return [[taught.index(label)] for label in own]
 

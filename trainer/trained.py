@@ -16,6 +16,8 @@ from trainer.teacher import load_teacher, teacher_classes
 _PUBLISHED = (CAMVID_11, CITYSCAPES_19, ADE20K_150)
 _ADVICE = "expected a .safetensors file of a student, or the folder of a teacher"
 
+_MISMATCH = "pass weights that were all trained on the same classes, those of the data set where there is one"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
@@ -62,7 +64,7 @@ def open_trained(weights: Sequence[Path], device: torch.device, classes: ClassSe
             short_side=min(metadata.train_size),
         )
     classes = classes or _classes_of(weights)
-    teacher = load_teacher([str(path) for path in weights], classes, device, advice=_ADVICE)
+    teacher = load_teacher([str(path) for path in weights], classes, device, advice=_ADVICE, mismatch=_MISMATCH)
     return Trained(
         network=lambda images: teacher(images).logits,
         classes=classes,

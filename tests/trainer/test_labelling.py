@@ -273,7 +273,9 @@ def test_weights_are_looked_for_here_alone(drives: Path, weights: list[str], tmp
 def test_weights_of_other_classes_do_not_label_together(drives: Path, weights: list[str], tmp_path: Path):
     city = write(tmp_path / "city.safetensors", BSDNet(replace(TINY, num_classes=19)), CITYSCAPES_19)
     result = label(drives, [weights[0], city], tmp_path / "out")
-    assert_one_line(result, "city.safetensors", "are not the 11 of camvid-11", exit_code=2)
+    assert_one_line(
+        result, "city.safetensors", "are not the 11 of camvid-11", "pass weights that were all", exit_code=2
+    )
 
 
 def test_probabilities_are_from_0_to_1(drives: Path, weights: list[str], tmp_path: Path):
