@@ -196,6 +196,12 @@ def test_class_names_may_hold_anything_that_a_text_may(tmp_path: Path):
     assert read_classes(tmp_path) == odd
 
 
+def test_names_that_differ_in_case_alone_are_refused(tmp_path: Path):
+    write_classes(tmp_path, ClassSet(name="yard", names=("Car", "bin", "BIN", "car"), colors=((1, 2, 3),) * 4))
+    with pytest.raises(ConfigError, match=r"classes\.toml: the class names 'bin' and 'BIN' must differ"):
+        read_classes(tmp_path)
+
+
 def test_there_is_room_for_254_classes(tmp_path: Path):
     many = ClassSet(name="many", names=tuple(map(str, range(255))), colors=((1, 2, 3),) * 255)
     write_classes(tmp_path, many)

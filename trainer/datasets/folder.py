@@ -89,7 +89,7 @@ def read_classes(root: Path) -> ClassSet:
 
     Raises:
         DatasetError: the file is missing.
-        ConfigError: it is no TOML, or has other content, or more than 254 classes.
+        ConfigError: it is no TOML, or has other content, more than 254 classes, or names that differ in case alone.
     """
     path = root / CLASSES_FILE
     try:
@@ -109,6 +109,10 @@ def read_classes(root: Path) -> ClassSet:
         classes = ClassSet(name=content["name"], names=names, colors=colors)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    spelled = [name.strip().lower() for name in names]  # as they are looked up
+    for name, first in ((name, names[spelled.index(key)]) for name, key in zip(names, spelled, strict=True)):
+        if name != first:
+            raise ConfigError(f"{path}: the class names {first!r} and {name!r} must differ in more than case")
     if len(classes) > UNKNOWN:
         raise ConfigError(f"{path} has {len(classes)} classes, expected at most {UNKNOWN}: join some that are alike")
     return classes
