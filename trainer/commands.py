@@ -14,7 +14,7 @@ from trainer.datasets.video import UnlabelledImages
 from trainer.distributed import connect
 from trainer.evaluation import EvaluationOptions
 from trainer.interrupt import StopSignals
-from trainer.labelling import PART, label_images
+from trainer.labelling import PART, Labelled, label_images
 from trainer.options import FILE, FOLDER, debug_option, machine_options, parse_scales
 from trainer.recipes import Precision
 from trainer.trained import open_trained
@@ -78,7 +78,8 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
 
     SOURCES are videos, pictures, folders of either, and patterns of such. What is written is a data set for
     --dataset folder and --further folder=FOLDER: pictures, label maps, classes.toml. Labelled pictures are left as
-    they are, so the same command goes on where it was stopped.
+    they are, so the same command goes on where it was stopped. What cannot be read is passed over; the exit code is 1
+    then.
 
     \b
     bsdnet-train label drives/*.mp4 --weights runs/a/last.safetensors --weights teacher --flip --output labelled
@@ -106,11 +107,19 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
                 images, trained, output, device, options=looks, surely=options["surely"], settings=settings,
                 processes=processes, should_stop=lambda: signals.received is not None,
             )  # fmt: skip
-    if not processes.is_main:
-        sys.exit(128 + (signals.received or signal.SIGTERM) if done.stopped else 0)
+    code = 0 if not done.unreadable else 1
+    if done.stopped:
+        code = 128 + (signals.received or signal.SIGTERM)
+    if processes.is_main:
+        _report(done, output)
+    sys.exit(code)
+
+
+def _report(done: Labelled, output: Path) -> None:
     if done.stopped:
         click.echo("bsdnet-train: stopped; the same command goes on from there", err=True)
-        sys.exit(128 + (signals.received or signal.SIGTERM))
-    before = f", {done.found} had been before" if done.found else ""
+        return
     share = f", {100 * done.sure:.0f} % of their pixels surely" if done.written else ""
-    click.echo(f"{done.written} pictures labelled{share}{before}, in {output / 'images' / PART}")
+    before = f", {done.found} had been before" if done.found else ""
+    failed = f", {done.unreadable} could not be read" if done.unreadable else ""
+    click.echo(f"{done.written} pictures labelled{share}{before}{failed}, in {output / 'images' / PART}")

@@ -37,6 +37,8 @@ class Labelled:
     """Pictures that were labelled."""
     found: int
     """Pictures that had been labelled before."""
+    unreadable: int
+    """Pictures that could not be read, and were passed over."""
     sure: float
     """Share of the pixels written that have a class, 0 to 1; 0 if nothing was written."""
     stopped: bool
@@ -57,7 +59,8 @@ def label_images(
 ) -> Labelled:
     """Label pictures and write them as the part `train` of a `LabelledFolder`.
 
-    A picture that is there already is left as it is, so that the same call goes on where another was stopped. Videos
+    A picture that is there already is left as it is, so that the same call goes on where another was stopped; one that
+    cannot be read is passed over with a warning. Videos
     and folders are known again by where they lie: others of the same name become recordings of their own.
 
     Args:
@@ -76,7 +79,7 @@ def label_images(
 
     Raises:
         ConfigError: `surely` is out of range, or the folder was labelled with other settings.
-        DatasetError: a picture cannot be read, or the folder holds something else.
+        DatasetError: what the folder says of itself cannot be read.
         SinkError: the folder cannot be written.
     """
     if not 0 <= surely <= 1:
@@ -89,21 +92,27 @@ def label_images(
     synchronise(processes)
     mine = list(_names(images, recordings))[processes.rank :: processes.count]
     todo = {number: name for number, name in enumerate(mine) if not _labels_file(folder, name).is_file()}
-    pixels = sure = written = 0
+    pixels = sure = written = unreadable = 0
     begun = reported = time.monotonic()
     for number, name in todo.items():
         if should_stop():
             break
-        rgb = images[number * processes.count + processes.rank][0]
+        try:
+            rgb = images[number * processes.count + processes.rank][0]
+        except DatasetError as error:  # one of thousands: the others are worth their labels
+            logger.warning("warning: passed over: %s", error)
+            unreadable += 1
+            continue
         labels = segment(
             trained.network, rgb, device, options=options, mean=trained.mean, std=trained.std, surely=surely
         )
         save_pair(folder, PART, name, rgb, labels)
         written, pixels, sure = written + 1, pixels + labels.size, sure + _count_sure(labels)
         now = time.monotonic()
-        if now - reported >= _REPORT_S or written == len(todo):
+        left = len(todo) - written - unreadable
+        if now - reported >= _REPORT_S or not left:
             reported = now
-            left_s = (now - begun) / written * (len(todo) - written)
+            left_s = (now - begun) / written * left
             logger.info(
                 "labelled %d of %d pictures%s, %.0f %% of the pixels surely, %d:%02d left",
                 written,
@@ -112,9 +121,15 @@ def label_images(
                 100 * sure / pixels,
                 *divmod(round(left_s), 60),
             )
-    counts = torch.tensor([written, len(mine) - len(todo), sure, pixels, len(todo) - written])
-    written, found, sure, pixels, left = sum_over_processes(counts, processes).tolist()
-    return Labelled(written=written, found=found, sure=sure / pixels if pixels else 0.0, stopped=left > 0)
+    counts = torch.tensor([written, unreadable, len(todo), len(mine), sure, pixels])
+    written, unreadable, missing, total, sure, pixels = sum_over_processes(counts, processes).tolist()
+    return Labelled(
+        written=written,
+        found=total - missing,
+        unreadable=unreadable,
+        sure=sure / pixels if pixels else 0.0,
+        stopped=written + unreadable < missing,
+    )
 
 
 def _claimed(folder: Path, settings: Mapping[str, object]) -> dict[str, str]:

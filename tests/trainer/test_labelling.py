@@ -2,6 +2,7 @@
 
 import json
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,10 +51,15 @@ def weights(tmp_path: Path) -> list[str]:
     return [write(tmp_path / f"{seed}.safetensors", make_network(seed)) for seed in range(2)]
 
 
-def label(drives: Path, weights: list[str], output: Path, *more: object) -> Result:
+def label(
+    drives: Path,
+    weights: list[str],
+    output: Path,
+    *more: object,
+    sources: Sequence[str] = ("monday/front", "tuesday/front", "film.mp4"),
+) -> Result:
     given = [argument for path in weights for argument in ("--weights", path)]
-    sources = [drives / "monday" / "front", drives / "tuesday" / "front", drives / "film.mp4"]
-    return run("label", *sources, *given, "--output", output, *more)
+    return run("label", *(drives / source for source in sources), *given, "--output", output, *more)
 
 
 def test_labelled_pictures_are_a_data_set(drives: Path, weights: list[str], tmp_path: Path):
@@ -109,6 +115,26 @@ def test_processes_share_the_pictures(drives: Path, weights: list[str], tmp_path
         np.testing.assert_array_equal(found[index][1], labels)
     run_processes(2, label_in_processes, tmp_path)
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["0 7 False"] * 2
+
+
+def test_a_picture_that_cannot_be_read_is_passed_over(drives: Path, weights: list[str], tmp_path: Path):
+    (drives / "monday" / "front" / "a.png").write_bytes(b"rubbish")
+    for written, before in ((2, ""), (0, ", 2 had been before")):
+        result = label(
+            drives,
+            weights[:1],
+            tmp_path / "out",
+            "--every",
+            "1",
+            "--surely",
+            "0",
+            sources=["monday/front", "tuesday/front"],
+        )
+        assert result.exit_code == 1
+        assert f"passed over: {drives / 'monday/front/a.png'} cannot be read as a picture" in result.stderr
+        assert result.output.startswith(f"{written} pictures labelled")
+        assert f"{before}, 1 could not be read, in " in result.output
+    assert len(LabelledFolder(tmp_path / "out", "train")) == 2
 
 
 def test_what_is_not_sure_has_no_label(drives: Path, weights: list[str], tmp_path: Path):
