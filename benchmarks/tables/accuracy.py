@@ -65,6 +65,12 @@ def distilled_recipe(run: dict[str, Any]) -> str:
     return f"{_length(run)}, {_numbers(run)};\n{share}; {losses}, seed {run['seed']}"
 
 
+def labelled_recipe(run: dict[str, Any]) -> str:
+    """The numbers of a run that learnt from pictures that networks had labelled, too."""
+    share = f"a share of {run['further_share']:g} of them of {run['further_images']} pictures that networks labelled"
+    return f"{_length(run)}, {_numbers(run)};\n{share}, seed {run['seed']}"
+
+
 def _length(run: dict[str, Any]) -> str:
     return f"{run['epochs']} epochs" if run["epochs"] else f"{run['iterations']} steps"
 
@@ -109,16 +115,17 @@ def pretraining_numbers(recipe: dict[str, Any]) -> str:
 
 
 def robustness(report: dict[str, Any]) -> str:
-    """MIoU of the shipped weights under corruptions of five strengths."""
-    shipped = report["weights"]["shipped"]
-    rows = [["none", fixed(shipped["clean"]["miou_percent"]), "", "", "", ""]]
-    rows += [[name, *map(fixed, found["miou_percent"])] for name, found in shipped["corrupted"].items()]
+    """MIoU of the only weights of a report under corruptions of five strengths."""
+    (found,) = report["weights"].values()
+    rows = [["none", fixed(found["clean"]["miou_percent"]), "", "", "", ""]]
+    rows += [[name, *map(fixed, corrupted["miou_percent"])] for name, corrupted in found["corrupted"].items()]
     return table(["mIoU at strength", "1", "2", "3", "4", "5"], rows)
 
 
 def robustness_mean(report: dict[str, Any]) -> str:
-    """The mean over all corruptions and strengths, of the shipped weights."""
-    return fixed(_mean_of_corrupted(report["weights"]["shipped"]))
+    """The mean over all corruptions and strengths, of the only weights of a report."""
+    (found,) = report["weights"].values()
+    return fixed(_mean_of_corrupted(found))
 
 
 def robustness_pair(report: dict[str, Any]) -> str:

@@ -60,9 +60,10 @@ def test_the_teachers_figures_are_those_of_its_checkpoint(split: str):
     assert report["weights_sha256"] == sha256_of(ROOT / "checkpoints" / "teacher-camvid" / "model.safetensors")
 
 
-def test_the_corruptions_were_shown_to_the_shipped_weights():
-    report = json.loads((ROOT / RESULTS / "robustness.json").read_text())
-    assert report["weights_sha256"] == {"shipped": sha256_of(default_weights())}
+@pytest.mark.parametrize(("name", "label", "weights"), [("robustness", "shipped", "s"), ("robustness-b", "b", "b")])
+def test_the_corruptions_were_shown_to_the_shipped_weights(name: str, label: str, weights: str):
+    report = json.loads((ROOT / RESULTS / f"{name}.json").read_text())
+    assert report["weights_sha256"] == {label: sha256_of(default_weights(weights))}
 
 
 def test_every_block_is_in_a_document():
