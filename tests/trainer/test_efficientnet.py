@@ -24,6 +24,7 @@ from trainer.efficientnet import (
     EFFICIENTNETS,
     EfficientNetEncoder,
     EfficientNetSegmenter,
+    ImageNetClassifier,
     holds_efficientnet,
     load_efficientnet,
 )
@@ -102,24 +103,29 @@ def test_imagenets_weights_are_taken_over_whole(variant: str):
     assert all(map(torch.equal, found, wanted))  # the package lists them in the order of execution, and so do we
 
 
+def test_the_whole_classifier_takes_over_all_weights():
+    weights = torch.load(imagenet("efficientnet-lite0"), weights_only=True)
+    found = list(ImageNetClassifier("efficientnet-lite0").state_dict().values())
+    assert len(found) == len(weights)
+    assert all(map(torch.equal, found, weights.values()))
+
+
 @pytest.mark.data
 def test_imagenets_weights_know_what_is_in_a_picture(data_dir: Path):
     """ImageNet's answers are numbered as its folders are sorted, and Tiny-ImageNet's folders are some of these: so the
-    package's own classifier, on top of the encoder, answers the higher the later a picture's folder comes.
+    classifier answers the higher the later a picture's folder comes.
 
     With red and blue exchanged, or pictures in another range, the correlation is below 0.46.
     """
-    weights = torch.load(imagenet("efficientnet-lite0"), weights_only=True)
-    network = segmenter()
-    network.load_encoder("imagenet")
+    imagenet("efficientnet-lite0")
+    classifier = ImageNetClassifier("efficientnet-lite0")
+    assert not classifier.training
+    assert not any(parameter.requires_grad for parameter in classifier.parameters())
     images = ZippedImages([data_dir / "tiny-imagenet" / "val.zip"])
     first = [int(np.flatnonzero(images.labels == label)[0]) for label in range(len(images.classes))]
     enlarged = torch.from_numpy(np.stack([cv2.resize(images.images[index], (160, 160)) for index in first]))
-    norm = [weights[f"_bn1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
     with torch.no_grad():
-        x = network.encoder.eval()(normalize(enlarged, IMAGENET_MEAN, IMAGENET_STD)).stride32
-        x = F.relu6(F.batch_norm(F.conv2d(x, weights["_conv_head.weight"]), *norm, eps=1e-3))
-        answers = F.linear(x.mean((2, 3)), weights["_fc.weight"], weights["_fc.bias"]).argmax(1)
+        answers = classifier(normalize(enlarged, IMAGENET_MEAN, IMAGENET_STD)).argmax(1)
     assert np.corrcoef(np.arange(len(first)), answers.numpy())[0, 1] > 0.5
 
 

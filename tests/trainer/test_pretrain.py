@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD
 from bsdnet.errors import ConfigError, DatasetError
@@ -13,7 +15,7 @@ from tests.trainer.tiny import TINY
 from trainer.datasets.imagenet import ZippedImages
 from trainer.distributed import Processes
 from trainer.monitor import RunMonitor
-from trainer.pretrain import Classifier, PretrainTask, build_classifier
+from trainer.pretrain import ClassificationObjective, Classifier, PretrainTask, build_classifier
 from trainer.pretrain_data import ImagesInFiles, ImagesInMemory, open_images, random_crop, random_resized_crop
 from trainer.recipes import TINY_IMAGENET, PretrainRecipe
 from trainer.sampling import PositionSampler
@@ -126,6 +128,91 @@ def test_a_share_of_a_step_counts_as_its_share(images: ZippedImages):
         for some, some_classes in zip(pictures.split([1, 3]), classes.split([1, 3]), strict=True)
     ]
     torch.testing.assert_close(sum(halves), whole)
+
+
+class Oracle(nn.Module):
+    """A teacher that is sure of the answer 2, and notes what it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([0.0, 0.0, 3.0]))
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(tuple(x.shape))
+        return self.weight.expand(len(x), 3)
+
+
+TAUGHT = replace(RECIPE, teacher="efficientnet-lite0", teacher_size=96, teacher_weight=0.5, teacher_temperature=2.0)
+
+
+def test_a_teachers_answers_are_learnt_beside_the_classes():
+    network, oracle = Classifier(TINY, 2, "bsdnet_s"), Oracle()
+    objective = ClassificationObjective(network, TAUGHT, oracle, answers=3)
+    assert all(parameter is not oracle.weight for parameter in objective.parameters())
+    assert not any("teacher" in name or "weight_" in name for name in objective.state_dict())
+    pictures, classes = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])
+    with torch.no_grad():
+        network.linear.weight.zero_()
+        network.linear.bias.copy_(torch.tensor([0.0, 2.0]))
+        objective.answers.weight.zero_()
+        objective.answers.bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    parts = objective(pictures, classes, torch.tensor([8.0]))
+    found, expected = ((torch.tensor(logits) / 2).log_softmax(0) for logits in ([1.0, 0.0, 0.0], [0.0, 0.0, 3.0]))
+    kd = 4 * (expected.exp() * (expected - found)).sum() * 4 / 8
+    ce = F.cross_entropy(torch.tensor([0.0, 2.0]).expand(4, 2), classes, reduction="sum", label_smoothing=0.1) / 8
+    assert parts["kd"].item() == pytest.approx(kd.item(), rel=1e-5)
+    assert parts["ce"].item() == pytest.approx(ce.item(), rel=1e-5)
+    assert parts["loss"].item() == pytest.approx((ce + 0.5 * kd).item(), rel=1e-5)
+    assert oracle.seen == [(4, 3, 96, 96)]  # enlarged for it
+    parts["loss"].backward()
+    assert oracle.weight.grad is None
+    assert objective.answers.bias.grad[2] < 0  # towards the answer
+
+
+def test_a_teacher_sees_pictures_that_are_large_enough_as_they_are():
+    oracle = Oracle()
+    objective = ClassificationObjective(Classifier(TINY, 2, "bsdnet_s"), TAUGHT, oracle, answers=3)
+    objective(torch.randn(2, 3, 128, 128), torch.tensor([0, 1]), torch.tensor([2.0]))
+    assert oracle.seen == [(2, 3, 128, 128)]
+
+
+def test_a_teacher_teaches_no_teacher():
+    with pytest.raises(ConfigError, match="learnt by s or b alone"):
+        ClassificationObjective(nn.Linear(2, 2), TAUGHT, Oracle())
+
+
+def test_a_run_learns_from_an_efficientnet(images: ZippedImages, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr("trainer.pretrain.ImageNetClassifier", lambda name: asked.append(name) or Fixed())
+    task = make(images, replace(TAUGHT, teacher_size=64))
+    assert asked == ["efficientnet-lite0"]
+    assert task.description["teacher"] == "efficientnet-lite0"
+    pictures, classes = next(iter(task.batches(0)))
+    parts = task.objective(pictures, classes, task.count(classes))
+    assert set(parts) == {"loss", "ce", "kd"}
+    parts["loss"].backward()
+    assert task.objective.answers.weight.grad.abs().sum() > 0
+
+
+class Fixed(nn.Module):
+    """A teacher of 1,000 answers without weights."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linspace(-1, 1, 1000).expand(len(x), 1000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher_size": 16}, "teacher_size must be at least 32, got 16"),
+        ({"teacher_weight": -1.0}, "teacher_weight must be at least 0, got -1"),
+        ({"teacher_temperature": 0.0}, "teacher_temperature must be greater than 0, got 0"),
+    ],
+)
+def test_numbers_of_a_teacher_that_cannot_work(changes: dict[str, float], message: str):
+    with pytest.raises(ConfigError, match=message):
+        replace(RECIPE, **changes)
 
 
 def test_the_classifier_averages_over_space():

@@ -18,6 +18,14 @@ class PretrainRecipe(OptimizerRecipe):
     """Side in pixels of the square that the network sees."""
     min_area: float = 0.35
     """Smallest part of a picture that a random resized crop shows."""
+    teacher: str | None = None
+    """EfficientNet that saw ImageNet, such as `efficientnet-lite0`: its 1,000 answers are learnt beside the classes."""
+    teacher_size: int = 128
+    """Side in pixels that it sees at least: smaller pictures are enlarged for it."""
+    teacher_weight: float = 1.0
+    """Weight of its answers' Kullback-Leibler divergence beside the cross-entropy."""
+    teacher_temperature: float = 2.0
+    """Temperature of both softmaxes in it."""
 
     def __post_init__(self) -> None:
         """Reject values that cannot work."""
@@ -26,6 +34,12 @@ class PretrainRecipe(OptimizerRecipe):
             raise ConfigError(f"image_size must be at least 32, got {self.image_size}")
         if not 0 < self.min_area <= 1:
             raise ConfigError(f"min_area must be in (0, 1], got {self.min_area}")
+        if self.teacher_size < 32:
+            raise ConfigError(f"teacher_size must be at least 32, got {self.teacher_size}")
+        if not self.teacher_weight >= 0:
+            raise ConfigError(f"teacher_weight must be at least 0, got {self.teacher_weight}")
+        if not self.teacher_temperature > 0:
+            raise ConfigError(f"teacher_temperature must be greater than 0, got {self.teacher_temperature}")
 
 
 TINY_IMAGENET = PretrainRecipe(
