@@ -60,8 +60,8 @@ def label_images(
     """Label pictures and write them as the part `train` of a `LabelledFolder`.
 
     A picture that is there already is left as it is, so that the same call goes on where another was stopped; one that
-    cannot be read is passed over with a warning. Videos
-    and folders are known again by where they lie: others of the same name become recordings of their own.
+    cannot be read is passed over with a warning. Videos and folders are known again by where they lie: others of the
+    same name become recordings of their own.
 
     Args:
         images: what to label; each video and each folder of pictures becomes a recording.
@@ -92,8 +92,7 @@ def label_images(
     synchronise(processes)
     mine = list(_names(images, recordings))[processes.rank :: processes.count]
     todo = {number: name for number, name in enumerate(mine) if not _labels_file(folder, name).is_file()}
-    pixels = sure = written = unreadable = 0
-    begun = reported = time.monotonic()
+    tally = _Tally(len(todo), processes.count)
     for number, name in todo.items():
         if should_stop():
             break
@@ -101,27 +100,14 @@ def label_images(
             rgb = images[number * processes.count + processes.rank][0]
         except DatasetError as error:  # one of thousands: the others are worth their labels
             logger.warning("warning: passed over: %s", error)
-            unreadable += 1
+            tally.unreadable += 1
             continue
         labels = segment(
             trained.network, rgb, device, options=options, mean=trained.mean, std=trained.std, surely=surely
         )
         save_pair(folder, PART, name, rgb, labels)
-        written, pixels, sure = written + 1, pixels + labels.size, sure + _count_sure(labels)
-        now = time.monotonic()
-        left = len(todo) - written - unreadable
-        if now - reported >= _REPORT_S or not left:
-            reported = now
-            left_s = (now - begun) / written * left
-            logger.info(
-                "labelled %d of %d pictures%s, %.0f %% of the pixels surely, %d:%02d left",
-                written,
-                len(todo),
-                f" of one of {processes.count} processes" if processes.count > 1 else "",
-                100 * sure / pixels,
-                *divmod(round(left_s), 60),
-            )
-    counts = torch.tensor([written, unreadable, len(todo), len(mine), sure, pixels])
+        tally.add(labels)
+    counts = torch.tensor([tally.written, tally.unreadable, len(todo), len(mine), tally.sure, tally.pixels])
     written, unreadable, missing, total, sure, pixels = sum_over_processes(counts, processes).tolist()
     return Labelled(
         written=written,
@@ -130,6 +116,37 @@ def label_images(
         sure=sure / pixels if pixels else 0.0,
         stopped=written + unreadable < missing,
     )
+
+
+class _Tally:
+    """Counts what one process has labelled, and says now and then how far it is.
+
+    Args:
+        todo: pictures that it is to label.
+        processes: how many share the work.
+    """
+
+    def __init__(self, todo: int, processes: int) -> None:
+        self.written = self.unreadable = self.sure = self.pixels = 0
+        self._todo = todo
+        self._whose = f" of one of {processes} processes" if processes > 1 else ""
+        self._begun = self._reported = time.monotonic()
+
+    def add(self, labels: NDArray[np.uint8]) -> None:
+        """Count the labels of one more picture, `(H, W)` with 255 for none."""
+        self.written += 1
+        self.pixels += labels.size
+        self.sure += int(np.count_nonzero(labels != IGNORE_INDEX))
+        now = time.monotonic()
+        left = self._todo - self.written - self.unreadable
+        if left and now - self._reported < _REPORT_S:
+            return
+        self._reported = now
+        logger.info(
+            "labelled %d of %d pictures%s, %.0f %% of the pixels surely, %d:%02d left",
+            *(self.written, self._todo, self._whose, 100 * self.sure / self.pixels),
+            *divmod(round((now - self._begun) / self.written * left), 60),
+        )
 
 
 def _claimed(folder: Path, settings: Mapping[str, object]) -> dict[str, str]:
@@ -205,7 +222,3 @@ def _free(name: str, taken: set[str]) -> str:
         number += 1
         free = f"{name}-{number}"
     return free
-
-
-def _count_sure(labels: NDArray[np.uint8]) -> int:
-    return int(np.count_nonzero(labels != IGNORE_INDEX))
