@@ -9,6 +9,7 @@ from typing import Any, get_args
 import click
 
 from bsdnet.checkpoint import save_checkpoint, sha256_of
+from bsdnet.errors import ConfigError
 from trainer.averaging import average_weights
 from trainer.datasets.video import UnlabelledImages
 from trainer.distributed import connect
@@ -79,12 +80,16 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
     SOURCES are videos, pictures, folders of either, and patterns of such. What is written is a data set for
     --dataset folder and --further folder=FOLDER: pictures, label maps, classes.toml. Labelled pictures are left as
     they are, so the same command goes on where it was stopped. What cannot be read is passed over; the exit code is 1
-    then.
+    then. A pattern may mean --output as well, which is passed over.
 
     \b
     bsdnet-train label drives/*.mp4 --weights runs/a/last.safetensors --weights teacher --flip --output labelled
     bsdnet-train --dataset camvid --data-dir camvid --distill none --further folder=labelled --output runs/b
     """  # noqa: D301 - click takes the backspace for "keep these lines"
+    place = output.resolve()
+    others = [str(source) for source in sources if source.resolve() != place]  # drives/* may mean drives/labelled
+    if not others:
+        raise ConfigError(f"{output} is where the labels go: name videos or pictures that lie elsewhere")
     with connect(options["device"]) as (processes, device):
         trained = open_trained(weights, device)
         looks = EvaluationOptions(
@@ -101,7 +106,7 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
             "precision": looks.precision,
             "surely": options["surely"],
         }
-        images = UnlabelledImages([str(source) for source in sources], trained.classes, every=options["every"])
+        images = UnlabelledImages(others, trained.classes, every=options["every"])
         with StopSignals() as signals:
             done = label_images(
                 images, trained, output, device, options=looks, surely=options["surely"], settings=settings,

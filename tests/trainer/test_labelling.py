@@ -287,6 +287,18 @@ def test_wrong_usage(drives: Path, weights: list[str], tmp_path: Path, more: lis
     assert not (tmp_path / "out").exists()
 
 
+def test_its_own_output_is_no_source(drives: Path, weights: list[str], tmp_path: Path):
+    output = drives / "labelled"
+    sources = ["film.mp4", "labelled"]  # as a shell makes them of drives/*
+    for expected in ("5 pictures labelled", "0 pictures labelled, 5 had been before"):
+        output.mkdir(exist_ok=True)
+        result = label(drives, weights[:1], output, "--every", "1", sources=sources)
+        assert result.exit_code == 0, result.stderr
+        assert expected in result.output
+    alone = label(drives, weights[:1], output, sources=["labelled"])
+    assert_one_line(alone, f"{output} is where the labels go: name videos or pictures that lie elsewhere", exit_code=2)
+
+
 def test_weights_are_looked_for_here_alone(drives: Path, weights: list[str], tmp_path: Path):
     missing = label(drives, [weights[0], str(tmp_path / "teacher")], tmp_path / "out")
     assert_one_line(missing, f"of weights {tmp_path / 'teacher'} does not exist; expected a .safetensors file")
