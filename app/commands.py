@@ -40,6 +40,7 @@ _ORIGINAL = Look(mode="original")
 _SEEK_S = 5.0
 _ZOOM = 1.25
 _PAN = 0.2
+_SPLIT = 0.05
 _ALPHA_STEP = 0.05
 
 _CHECKABLE = ("sidebar", "loop")
@@ -91,6 +92,8 @@ def _handlers(window: "Window") -> dict[str, Callable[[], object]]:
         "mask": lambda: window.set_mode("mask"),
         "side-by-side": lambda: window.set_mode("side-by-side"),
         "split": lambda: window.set_mode("split"),
+        "split-left": lambda: window.video.move_split(-_SPLIT),
+        "split-right": lambda: window.video.move_split(_SPLIT),
         "more-opaque": lambda: window.set_alpha(window.settings.alpha + _ALPHA_STEP),
         "less-opaque": lambda: window.set_alpha(window.settings.alpha - _ALPHA_STEP),
         "zoom-in": lambda: window.video.zoom_by(_ZOOM),

@@ -49,6 +49,8 @@ COMMANDS: tuple[Command, ...] = (
     _command("Picture", "mask", "Classes alone", "2"),
     _command("Picture", "side-by-side", "Side by side", "3"),
     _command("Picture", "split", "Split that follows the mouse", "4"),
+    _command("Picture", "split-left", "Split to the left", "Shift+Left"),
+    _command("Picture", "split-right", "Split to the right", "Shift+Right"),
     _command("Picture", "more-opaque", "Classes more opaque", "Up"),
     _command("Picture", "less-opaque", "Classes less opaque", "Down"),
     _command("Picture", "zoom-in", "Zoom in", "+", "="),

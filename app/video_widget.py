@@ -130,6 +130,11 @@ class VideoWidget(QWidget):
             height, width = self._geometry.widget
             self._place(self._geometry.panned(-x * width, -y * height))
 
+    def move_split(self, by: float) -> None:
+        """Move the split by a share of the widget's width, which shows where there is one."""
+        self._put_split(self._split + by)
+        self.update()
+
     def sizeHint(self) -> QSize:
         """Ask for a usual size."""
         return QSize(960, 540)
@@ -232,6 +237,9 @@ class VideoWidget(QWidget):
         covered = QRectF(left / ratio, top / ratio, (right - left) / ratio, (bottom - top) / ratio)
         return covered.intersected(QRectF(self.rect()))
 
+    def _put_split(self, share: float) -> None:
+        self._split = min(max(share, 0.0), 1.0)
+
     def _splits(self, composed: Composed) -> bool:
         return len(composed.tiles) == 2 and composed.geometry is not None and not composed.geometry.beside
 
@@ -296,7 +304,7 @@ class VideoWidget(QWidget):
     def mouseMoveEvent(self, event: QMouseEvent) -> None:
         """Drag the picture, move the split, or look at another pixel."""
         last, self._mouse = self._mouse, event.position()
-        self._split = min(max(event.position().x() / max(1, self.width()), 0.0), 1.0)
+        self._put_split(event.position().x() / max(1, self.width()))
         if self._pressed is not None and last is not None:
             distance = (event.position() - self._pressed).manhattanLength()
             self._dragging = self._dragging or distance >= QApplication.startDragDistance()

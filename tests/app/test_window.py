@@ -88,6 +88,21 @@ def test_the_split_follows_the_mouse(qtbot, start):
     until_painted(qtbot, window, 0.25, 0.3, [GRAY] * 3)
 
 
+def test_keys_move_the_split(qtbot, start):
+    window = start("clip")
+    window.actions_by_name["split"].trigger()
+    until_painted(qtbot, window, 0.48, 0.3, [GRAY] * 3)
+    qtbot.keyClick(window.video, Qt.Key.Key_Left, Qt.KeyboardModifier.ShiftModifier)
+    until_painted(qtbot, window, 0.48, 0.3, blend(CAR, 0.5))
+    qtbot.keyClick(window.video, Qt.Key.Key_Right, Qt.KeyboardModifier.ShiftModifier)
+    until_painted(qtbot, window, 0.48, 0.3, [GRAY] * 3)
+    for _ in range(30):  # it stays in the picture
+        qtbot.keyClick(window.video, Qt.Key.Key_Right, Qt.KeyboardModifier.ShiftModifier)
+    until_painted(qtbot, window, 0.97, 0.3, [GRAY] * 3)
+    qtbot.keyClick(window.video, Qt.Key.Key_Left, Qt.KeyboardModifier.ShiftModifier)
+    until_painted(qtbot, window, 0.97, 0.3, blend(ROAD, 0.5))
+
+
 def test_side_by_side(qtbot, start):
     window = start("clip")
     window.actions_by_name["side-by-side"].trigger()
