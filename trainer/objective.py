@@ -11,6 +11,7 @@ from trainer.cross_entropy import enlarge, summed_cross_entropy
 from trainer.datasets.contract import TAUGHT
 from trainer.device import autocast
 from trainer.distill import SIDM, labels_at_stride8
+from trainer.lovasz import lovasz_softmax
 from trainer.recipes import SegmentationRecipe
 from trainer.teacher import Teacher
 
@@ -89,7 +90,7 @@ class SegmentationObjective(nn.Module):
         Returns:
             Scalars: the parts, unweighted, and their weighted sum as `loss`. Summed over the parts of an accumulated
             step and averaged over the processes, they are those of the whole batch; but where only a share of hard
-            pixels counts, these are the hardest of each part by itself.
+            pixels counts, these are the hardest of each part by itself, and the Lovasz loss is that of each part.
         """
         recipe = self.recipe
         images, clear = _as_seen(images)
@@ -110,6 +111,9 @@ class SegmentationObjective(nn.Module):
             if recipe.distill in ("ofa", "sidm"):
                 parts["ofa"] = distilled.ofa
                 loss = loss + recipe.ofa_weight * parts["ofa"]
+        if recipe.lovasz_weight > 0:
+            parts["lovasz"] = lovasz_softmax(_logits(output), known) / recipe.accumulation
+            loss = loss + recipe.lovasz_weight * parts["lovasz"]
         if auxiliary is not None:
             parts["auxiliary"] = self._cross_entropy(auxiliary, known, counts[0])
             loss = loss + recipe.auxiliary_weight * parts["auxiliary"]

@@ -17,6 +17,7 @@ _BEYOND_THE_LABELS = {
     "ema_decay": (0, "moving average of the weights with decay {}"),
     "class_balance": (0, "a share of {} of the crops drawn to show a class"),
     "hard_pixel_share": (1, "the hardest {} of the pixels alone"),
+    "lovasz_weight": (0, "Lovasz loss of weight {}"),
     "auxiliary_weight": (0, "an auxiliary head of weight {}"),
 }
 """Fields of a recipe: the value that switches each off, and what it is called."""

@@ -132,6 +132,23 @@ def test_the_loss_is_the_weighted_sum_of_what_was_asked_for(distill: str, names:
     assert all(found[name] > 0 for name in names)
 
 
+def test_the_lovasz_loss_joins_where_it_is_asked_for():
+    images, labels = images_and_labels()
+    labels[1] = TAUGHT  # learnt from labels alone
+    network = student()
+    without, found, halves = (
+        parts(SegmentationObjective(network, replace(PLAIN, lovasz_weight=weight, accumulation=count)), images, labels)
+        for weight, count in ((0.0, 1), (0.5, 1), (0.5, 2))
+    )
+    assert found.keys() == without.keys() | {"lovasz"}
+    assert found["loss"].item() == pytest.approx(found["ce"].item() + 0.5 * found["lovasz"].item(), rel=1e-5)
+    assert halves["lovasz"].item() == pytest.approx(found["lovasz"].item() / 2, rel=1e-5)
+    void = labels.clone()
+    void[1] = 255
+    objective = SegmentationObjective(network, replace(PLAIN, lovasz_weight=0.5))
+    assert parts(objective, images, void)["lovasz"] == found["lovasz"]
+
+
 def test_ofa_is_weighed_by_class():
     recipe = replace(PLAIN, distill="sidm")
     images, labels = images_and_labels()

@@ -108,6 +108,7 @@ def test_iterations_count_whole_batches():
         (CAMVID_360, "cwd_weight", -1.0),
         (CAMVID_360, "hard_pixel_share", 0.0),
         (CAMVID_360, "class_balance", 1.1),
+        (CAMVID_360, "lovasz_weight", -0.1),
         (CAMVID_360, "auxiliary_weight", float("nan")),
         (TEACHER_CAMVID_360, "distill", "cwd"),
         (TEACHER_CAMVID_360, "head_lr_factor", 0.0),

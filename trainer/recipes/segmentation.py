@@ -66,6 +66,11 @@ class SegmentationRecipe(OptimizerRecipe):
 
     With several processes or `accumulation` they are the hardest of each part of a step by itself.
     """
+    lovasz_weight: float = 0.0  # beyond the paper, off
+    """Weight of the Lovasz-softmax loss beside the cross-entropy; see `trainer.lovasz`. 0 has none.
+
+    With several processes or `accumulation` it is that of each part of a step by itself, averaged.
+    """
     auxiliary_weight: float = 0.0  # beyond the paper, off
     """Weight of the cross-entropy of an auxiliary head on stage 3, which exists in training only; 0 has none."""
 
@@ -99,7 +104,7 @@ class SegmentationRecipe(OptimizerRecipe):
         for name in ("theta", "temperature"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be greater than 0, got {getattr(self, name)}")
-        for name in ("cwd_weight", "ofa_weight", "auxiliary_weight"):
+        for name in ("cwd_weight", "ofa_weight", "lovasz_weight", "auxiliary_weight"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 < self.hard_pixel_share <= 1:
