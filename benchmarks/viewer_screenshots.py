@@ -182,7 +182,10 @@ def take_all(shots: Session) -> None:
     take_live(shots)
     sheet = ShortcutSheet(shots.window)
     sheet.show()
-    sheet.resize(sheet.findChild(QScrollArea).widget().sizeHint() + QSize(60, 60))  # wider than the screen here
+    area = sheet.findChild(QScrollArea)
+    inner = None if area is None else area.widget()
+    assert inner is not None
+    sheet.resize(inner.sizeHint() + QSize(60, 60))  # wider than the screen here
     shots.shoot("shortcuts", sheet)
     sheet.close()
 
