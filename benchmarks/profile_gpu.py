@@ -1,6 +1,6 @@
 """Say where a GPU's time goes for frames that lie there and stay there, and how long the host takes to queue them.
 
-python benchmarks/profile_gpu.py --model b --size 2048x1024
+python -m benchmarks.profile_gpu --model b --size 2048x1024
 """
 
 import time

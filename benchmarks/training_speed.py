@@ -1,8 +1,8 @@
 """Time training steps as bsdnet-train makes them against the same steps made naively, interleaved, medians.
 
-    python benchmarks/training_speed.py --data-dir camvid --output benchmarks/results/training-speed-cpu.json
-    python benchmarks/training_speed.py --data-dir camvid --teacher runs/teacher/best --device cuda --workers 8
-    python benchmarks/training_speed.py --memory --model b --crop-size 1024x1024 --device cuda
+    python -m benchmarks.training_speed --data-dir camvid --output benchmarks/results/training-speed-cpu.json
+    python -m benchmarks.training_speed --data-dir camvid --teacher runs/teacher/best --device cuda --workers 8
+    python -m benchmarks.training_speed --memory --model b --crop-size 1024x1024 --device cuda
 
 Naive is fp32, PyTorch's default memory order, a cross-entropy over the whole batch at once, and pictures that are read
 and augmented between the steps. Ours is what the command does by default: half precision where the device computes in
@@ -53,7 +53,7 @@ def main(**options: Any) -> None:
     device = torch.device(options["device"])
     results = _memory(device, options) if options["memory"] else _speed(device, options)
     report = {
-        **describe_measurement("python benchmarks/training_speed.py"),
+        **describe_measurement("python -m benchmarks.training_speed"),
         "results": results,
     }
     click.echo(json.dumps(results, indent=2))
