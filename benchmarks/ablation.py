@@ -163,7 +163,9 @@ def _train(folder: Path, command: list[str]) -> int:
     return seconds
 
 
-def _report(table: str, results: dict[str, list[dict[str, Any]]], seeds: list[int], options: dict[str, Any]) -> dict:
+def _report(
+    table: str, results: dict[str, list[dict[str, Any]]], seeds: list[int], options: dict[str, Any]
+) -> dict[str, Any]:
     scores = {name: [100 * run["miou"] for run in runs] for name, runs in results.items()}
     base = next(iter(scores.values()))
     rows = []

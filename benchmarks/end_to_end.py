@@ -1,6 +1,6 @@
 """Compare the whole command with the network alone at the same size: decode, infer, draw and encode against infer.
 
-python benchmarks/end_to_end.py dashcam.mp4 --output benchmarks/results/end-to-end-cpu.json
+python -m benchmarks.end_to_end dashcam.mp4 --output benchmarks/results/end-to-end-cpu.json
 """
 
 import json
@@ -40,7 +40,7 @@ def main(video: Path, size: str, rounds: int, output: Path | None) -> None:
     click.echo(json.dumps(medians))
     if output is not None:
         report = {
-            **describe_measurement("python benchmarks/end_to_end.py"),
+            **describe_measurement("python -m benchmarks.end_to_end"),
             "video": video.name,
             "network_size": f"{shape[3]}x{shape[2]}",
             "medians": medians,

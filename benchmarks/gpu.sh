@@ -64,8 +64,8 @@ tests tests-cuda 150 -m gpu -k 'not compile' tests/runtime/test_cuda.py tests/ru
 tests tests-kernels 150 ${TINY:+--collect-only} tests/runtime/test_kernels.py
 bench headline 90 --model s --size "$middle" --no-memory
 bench headline-b 90 --model b --size "$large" --no-memory
-part profile-s 60 "$python" benchmarks/profile_gpu.py --device "$device" --model s --size "$middle"
-part profile-b 60 "$python" benchmarks/profile_gpu.py --device "$device" --model b --size "$large"
+part profile-s 60 "$python" -m benchmarks.profile_gpu --device "$device" --model s --size "$middle"
+part profile-b 60 "$python" -m benchmarks.profile_gpu --device "$device" --model b --size "$large"
 if [[ ${TINY:-} ]]; then
     bench speed 300 "${sizes[@]}"
 else
@@ -84,10 +84,10 @@ tests tests-others 400 -m gpu $(marked -v '^tests/(stream|trainer)/')
 tests tests-stream 100 -m gpu $(marked '^tests/stream/')
 tests tests-training 100 -m gpu $(marked '^tests/trainer/')
 if [[ ${CAMVID:-} ]]; then
-    part training 200 "$python" benchmarks/training_speed.py --data-dir "$CAMVID" --device "$device" --workers "$(($(nproc) - 1))" \
+    part training 200 "$python" -m benchmarks.training_speed --data-dir "$CAMVID" --device "$device" --workers "$(($(nproc) - 1))" \
         --output "$out/training.json"
 fi
-part training-memory 100 "$python" benchmarks/training_speed.py --device "$device" --memory --model b \
+part training-memory 100 "$python" -m benchmarks.training_speed --device "$device" --memory --model b \
     --crop-size "$crop" --output "$out/training-memory.json"
 
 if ((${#failed[@]})); then

@@ -1,6 +1,6 @@
 """Compare a segmenter with the pipeline that everybody writes first, from a frame in memory to the overlaid frame.
 
-    python benchmarks/naive_pipeline.py dashcam.mp4 --output benchmarks/results/naive-pipeline-cpu.json
+    python -m benchmarks.naive_pipeline dashcam.mp4 --output benchmarks/results/naive-pipeline-cpu.json
 
 The naive one: fp32, PyTorch's default memory order, nothing folded, logits enlarged to the frame by `F.interpolate`,
 argmax, and an overlay by indexing in numpy. Both take the same frames in turn and see them at the same size, with the
@@ -61,7 +61,7 @@ def main(video: Path, model: str, size: str, frames: int, output: Path | None) -
     click.echo(json.dumps(result, indent=2))
     if output is not None:
         report = {
-            **describe_measurement("python benchmarks/naive_pipeline.py"),
+            **describe_measurement("python -m benchmarks.naive_pipeline"),
             "precision": segmenter.precision,
             "backend": segmenter.backend,
             "frame_size": "{1}x{0}".format(*pictures[0].shape),

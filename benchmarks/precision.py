@@ -1,6 +1,6 @@
 """Compare half precision with fp32 on real frames: equal pixels, and the difference in mIoU.
 
-python benchmarks/precision.py camvid --output benchmarks/results/precision-cpu.json
+python -m benchmarks.precision camvid --output benchmarks/results/precision-cpu.json
 """
 
 import json
@@ -38,7 +38,7 @@ def main(camvid: Path, step: int, output: Path | None) -> None:
         for precision in ("bf16", "fp16")
     }
     report = {
-        **describe_measurement("python benchmarks/precision.py"),
+        **describe_measurement("python -m benchmarks.precision"),
         "weights_sha256": sha256_of(default_weights()),
         "images": len(labels["fp32"]),
         "miou_percent": miou,

@@ -1,6 +1,6 @@
 """Say where a GPU's time goes for frames that lie there and stay there, and how long the host takes to queue them.
 
-python benchmarks/profile_gpu.py --model b --size 2048x1024
+python -m benchmarks.profile_gpu --model b --size 2048x1024
 """
 
 import time
@@ -10,12 +10,13 @@ import click
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from bsdnet.checkpoint import default_weights, load_checkpoint
 from bsdnet.machine import describe_machine
+from bsdnet.runtime.backends import BackendName
 from bsdnet.runtime.cuda_stages import DeviceFrame
 from bsdnet.runtime.segmenter import Segmenter
-from cli.bench.candidates import load_candidate
 from cli.bench.measure import as_decoded, drawn_frame
-from cli.bench.options import parse_exact_size
+from cli.bench.options import backend_option, parse_exact_size
 
 _WARM_UP_FRAMES = 10
 
@@ -24,11 +25,11 @@ _WARM_UP_FRAMES = 10
 @click.option("--model", type=click.Choice(["s", "b"]), default="b", show_default=True)
 @click.option("--size", callback=parse_exact_size, default="seg100", show_default=True, metavar="WIDTHxHEIGHT")
 @click.option("--device", default="cuda", show_default=True, help="With cpu nothing is seen: to try the script.")
-@click.option("--backend", default="auto", show_default=True)
+@backend_option
 @click.option("--frames", default=50, show_default=True)
-def main(model: str, size: tuple[int, int], device: str, backend: str, frames: int) -> None:
+def main(model: str, size: tuple[int, int], device: str, backend: BackendName, frames: int) -> None:
     """Print the time of a frame, the host's share of it, and the kernels by the time that they take."""
-    checkpoint = load_candidate(model).checkpoint
+    checkpoint = load_checkpoint(default_weights(model))
     picture = as_decoded(drawn_frame(size))
     with Segmenter(checkpoint, device=device, backend=backend, size=size) as segmenter:
         on_gpu = segmenter.device.type == "cuda"

@@ -1,6 +1,6 @@
 """Measure how accurate the shipped weights are at each input size that `--target-fps` steps through, and above.
 
-python benchmarks/size_accuracy.py camvid --output benchmarks/results/size-accuracy.json
+python -m benchmarks.size_accuracy camvid --output benchmarks/results/size-accuracy.json
 """
 
 import json
@@ -26,7 +26,7 @@ def main(camvid: Path, output: Path | None) -> None:
     """Evaluate on CamVid's validation pictures, whole, in bf16, labels at the pictures' own size."""
     dataset = CamVid(camvid, "val")
     report = {
-        **describe_measurement("python benchmarks/size_accuracy.py"),
+        **describe_measurement("python -m benchmarks.size_accuracy"),
         "weights_sha256": sha256_of(default_weights()),
         "images": len(dataset),
         "rows": [_row(dataset, size) for size in SIZES],

@@ -1,6 +1,6 @@
 """Measure how steady labels are over time, how right they are, and what smoothing costs, on consecutive CamVid frames.
 
-python benchmarks/temporal_consistency.py camvid --output benchmarks/results/temporal-consistency.json
+python -m benchmarks.temporal_consistency camvid --output benchmarks/results/temporal-consistency.json
 
 The network runs once over the 101 validation frames (15 Hz, one drive); then every scheme averages the same logits.
 Schemes were chosen by the first 50 frames; the last 51 are for the report. Each half begins anew.
@@ -229,7 +229,7 @@ def main(camvid: Path, threads: int, rounds: int, output: Path | None) -> None:
     rng = np.random.default_rng(0)
     others = [Picture(planes=(np.ascontiguousarray(test[int(index)][0]),)) for index in rng.integers(0, len(test), 100)]
     report = {
-        **describe_measurement("python benchmarks/temporal_consistency.py"),
+        **describe_measurement("python -m benchmarks.temporal_consistency"),
         "weights_sha256": sha256_of(default_weights()),
         "classes": list(dataset.classes.names),
         "schemes": scores,

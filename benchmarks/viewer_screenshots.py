@@ -1,12 +1,11 @@
 """Takes the pictures of docs/viewer.md: every state of bsdnet-view, on the drawn street, without a screen.
 
-    QT_QPA_PLATFORM=offscreen python benchmarks/viewer_screenshots.py docs/images
+    QT_QPA_PLATFORM=offscreen python -m benchmarks.viewer_screenshots docs/images
 
 They show the real network on the real pipeline; where a state needs something that a desk has not, such as a camera
 that is lost, a stand-in source plays it.
 """
 
-import argparse
 import os
 import tempfile
 import threading
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import click
 from PySide6.QtCore import QCoreApplication, QEvent, QPoint, QPointF, QSettings, QSize, Qt
 from PySide6.QtGui import QMouseEvent
 from PySide6.QtWidgets import QApplication, QScrollArea, QWidget
@@ -159,11 +159,10 @@ def session(folder: Path) -> Iterator[Session]:
         made.until(lambda: ended, "the end")
 
 
-def main() -> None:
-    """Take all pictures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def main(folder: Path) -> None:
+    """Take the pictures of docs/viewer.md and write them into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     app = QApplication([])
@@ -182,7 +181,10 @@ def take_all(shots: Session) -> None:
     take_live(shots)
     sheet = ShortcutSheet(shots.window)
     sheet.show()
-    sheet.resize(sheet.findChild(QScrollArea).widget().sizeHint() + QSize(60, 60))  # wider than the screen here
+    area = sheet.findChild(QScrollArea)
+    inner = None if area is None else area.widget()
+    assert inner is not None
+    sheet.resize(inner.sizeHint() + QSize(60, 60))  # wider than the screen here
     shots.shoot("shortcuts", sheet)
     sheet.close()
 

@@ -159,7 +159,8 @@ def in_a_child(read: Callable[[Path], Reading], path: Path, time_limit_s: float 
     try:
         if not ours.poll(time_limit_s):
             return Reading(fault=f"nothing came for {time_limit_s} s")
-        return ours.recv()
+        reading: Reading = ours.recv()
+        return reading
     except EOFError:
         child.join()
         return Reading(fault=f"the process ended with {child.exitcode}")

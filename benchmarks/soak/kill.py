@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal
 
 import av
 import click
@@ -33,7 +34,8 @@ MAX_LOSS_S = 1.0
 FPS = 25
 SIZE = (360, 640)
 SOUND_S = 30.0
-_SOUND = {".webm": "libopus"}  # the others have AAC
+SoundCodec = Literal["aac", "libopus"]
+_SOUND: dict[str, SoundCodec] = {".webm": "libopus"}  # the others have AAC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +57,7 @@ class Kill:
         return self.given_s - self.decoded_s
 
 
-def write_sound(path: Path, codec: str) -> None:
+def write_sound(path: Path, codec: SoundCodec) -> None:
     """Write a tone."""
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=48_000)
@@ -108,7 +110,10 @@ def decoded_times(path: Path) -> list[float]:
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
-            times.extend(float(frame.pts * stream.time_base) for frame in container.decode(stream))
+            for frame in container.decode(stream):
+                if frame.time is None:
+                    raise click.ClickException(f"{path.name} has a picture without a time")
+                times.append(frame.time)
     except av.FFmpegError:
         pass  # the last packet, of which a part was written
     return [time_s - times[0] for time_s in times]

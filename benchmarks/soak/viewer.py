@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Iterable, Set
 from concurrent.futures import Future
 from fractions import Fraction
 from pathlib import Path
@@ -31,6 +32,7 @@ from bsdnet.errors import SourceError
 from bsdnet.machine import describe_measurement
 from bsdnet.picture import Picture, YuvEncoding
 from bsdnet.runtime.prediction import Output, Prediction
+from bsdnet.runtime.smoothing import Smoother
 from bsdnet.stream.frame import Frame, StreamInfo
 from bsdnet.stream.source import VideoSource
 
@@ -97,7 +99,12 @@ class StandIn:
         """Any."""
         return 352, 640
 
-    def submit(self, picture: Picture, *, outputs: frozenset[Output]) -> "Future[Prediction]":
+    def prepare(self, sizes: Iterable[tuple[int, int]], *, frame_size: tuple[int, int], outputs: Set[Output]) -> None:
+        """Nothing is built."""
+
+    def submit(
+        self, picture: Picture, *, outputs: Set[Output], smoother: Smoother | None = None
+    ) -> "Future[Prediction]":
         """Give the labels, as a copy: they are another array for each frame of a real network."""
         future: Future[Prediction] = Future()
         future.set_result(Prediction(labels=self._labels[id(picture)].copy(), infer_s=1e-4))
@@ -181,8 +188,8 @@ def main(minutes: float, fps: float, output: Path | None) -> None:
         meter = Meter(window)
         QTimer.singleShot(round(1000 * (60 * minutes + WARM_UP_S)), window.close)
         player.closed.connect(lambda ended: app.exit(0 if ended else 1))
-        painted = {}
-        QTimer.singleShot(5000, lambda: painted.update(zoom=window.video.view and window.video.view.zoom))
+        painted: dict[str, float | None] = {}
+        QTimer.singleShot(5000, lambda: painted.update(zoom=window.video.view.zoom if window.video.view else None))
         app.exec()
     report = {
         **describe_measurement("python -m benchmarks.soak.viewer"),

@@ -42,12 +42,14 @@ class Server:
         self._process = subprocess.Popen(
             [*map(str, command), *self._options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        self.port = int(self._process.stdout.readline())
+        assert self._process.stdout is not None
+        self._said = self._process.stdout
+        self.port = int(self._said.readline())
 
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._process.stdout.close()
+        self._said.close()
 
     def address(self, path: str = "live", *, login: str = "") -> str:
         return f"{self.kind}://{login}127.0.0.1:{self.port}" + (f"/{path}" if self.kind in ("http", "rtsp") else "")
@@ -56,7 +58,8 @@ class Server:
 def free_udp_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        port: int = free.getsockname()[1]
+        return port
 
 
 @contextmanager

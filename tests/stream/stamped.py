@@ -4,6 +4,11 @@ Needs the standard library only, so that the servers of another interpreter can 
 """
 
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # that interpreter need not have it
+    import numpy as np
+    from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 256, 128
 _BITS = 32
@@ -21,7 +26,7 @@ def luma(number: int) -> bytes:
     return _row(number) * (HEIGHT // 2) + _row(clock_ms()) * (HEIGHT // 2)
 
 
-def read_stamp(rgb: object) -> tuple[int, int]:
+def read_stamp(rgb: "NDArray[np.uint8]") -> tuple[int, int]:
     """The number and the time in milliseconds on an array `(HEIGHT, WIDTH, 3)`."""
     centres = rgb[HEIGHT // 4 :: HEIGHT // 2, _BLOCK_PX // 2 :: _BLOCK_PX, 1]
     number, made_at_ms = (int("".join("1" if pixel > 128 else "0" for pixel in row), 2) for row in centres)
