@@ -12,6 +12,7 @@ import pytest
 from bsdnet.classes import CAMVID_11, ClassSet
 from bsdnet.errors import BsdnetError, ConfigError, DatasetError, SinkError
 from tests.trainer import trees
+from trainer.datasets.files import read_rgb
 from trainer.datasets.folder import LabelledFolder, read_classes, save_pair, write_classes
 
 CLASSES = ClassSet(name="yard", names=("gravel", 'the "wall"', "bin"), colors=((9, 8, 7), (255, 0, 0), (0, 0, 255)))
@@ -129,6 +130,18 @@ def test_labels_that_lie_across_are_told_from_others(root: Path):
     trees.write(root / "labels/train/b.png", np.zeros((width, width), np.uint8))
     with pytest.raises(DatasetError, match=r"its picture b\.png$"):
         LabelledFolder(root, "train")[0]
+
+
+@pytest.mark.parametrize(("orientation", "warns"), [(1, False), (2, True), (3, True)])
+def test_a_picture_that_is_shown_turned_is_warned_of(
+    root: Path, caplog: pytest.LogCaptureFixture, orientation: int, warns: bool
+):
+    (root / "images/train/b.png").unlink()
+    path = trees.turned(root / "images/train/b.jpg", orientation, trees.SIZE)
+    found = LabelledFolder(root, "train")
+    for _ in range(2):
+        np.testing.assert_array_equal(found[0][0], read_rgb(path))  # not turned: its labels are not
+    assert [record.getMessage().split(" asks ")[0] for record in caplog.records] == [f"warning: {path}"] * warns
 
 
 def test_labels_of_one_bit_are_refused(root: Path):

@@ -82,10 +82,11 @@ def image_folder(root: Path) -> Path:
     return root
 
 
-def turned(path: Path) -> Path:
-    """A JPEG of 8x16 pixels (height x width) that asks to be shown turned by a quarter."""
-    plain = cv2.imencode(".jpg", np.zeros((8, 16, 3), np.uint8))[1].tobytes()
-    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
+def turned(path: Path, orientation: int = 6, size: tuple[int, int] = (8, 16)) -> Path:
+    """A JPEG that asks to be shown turned, by a quarter unless told otherwise."""
+    plain = cv2.imencode(".jpg", picture(0, size))[1].tobytes()
+    tag = b"\x01\x12\0\x03\0\0\0\x01\0" + bytes([orientation]) + b"\0\0"
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + tag + b"\0\0\0\0"
     path.write_bytes(plain[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + plain[2:])
     return path
 

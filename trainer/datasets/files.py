@@ -250,6 +250,20 @@ def read_rgb(path: Path, *, upright: bool = False) -> NDArray[np.uint8]:
     return _to_rgb(_read(path, _color_flags(upright)))
 
 
+def is_turned(path: Path) -> bool:
+    """Tell whether a picture's EXIF data say that it is to be turned or mirrored before it is shown.
+
+    Raises:
+        DatasetError: the file is damaged.
+    """
+    payload = path.read_bytes()
+    if not any(mark in payload for mark in (b"Exif", b"EXIF", b"eXIf")):  # most have none: nothing to decode
+        return False
+    small = cv2.IMREAD_REDUCED_COLOR_8
+    shown, stored = (_decode(payload, str(path), flags) for flags in (small, small | cv2.IMREAD_IGNORE_ORIENTATION))
+    return not np.array_equal(shown, stored)
+
+
 def decode_rgb(payload: bytes, name: str) -> NDArray[np.uint8]:
     """Decode a picture file's bytes, `(H, W, 3)` uint8 RGB.
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from bsdnet.classes import IGNORE_INDEX, ClassSet
 from bsdnet.errors import ConfigError, DatasetError, SinkError
-from trainer.datasets.files import UNKNOWN, LabelledFiles, Pair, label_table
+from trainer.datasets.files import UNKNOWN, LabelledFiles, Pair, is_turned, label_table
 
 CLASSES_FILE = "classes.toml"
 """Name of the file in a data set's folder that says its classes; see `read_classes`."""
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _BLACK = (0, 0, 0)
+
+logger = logging.getLogger(__name__)
 
 
 class LabelledFolder(LabelledFiles):
@@ -50,8 +53,27 @@ class LabelledFolder(LabelledFiles):
         self.classes = read_classes(root)
         count = len(self.classes)
         self.table = label_table({label: label for label in (*range(count), IGNORE_INDEX)})
+        self._warns_of_turned = True
         self._class_of = {_code(color): label for label, color in enumerate(self.classes.colors)}
         super().__init__(root, split, **recordings)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read one pair, as any other data set; warn of the first picture that asks to be shown turned.
+
+        Raises:
+            IndexError: there is no such pair.
+            DatasetError: a file cannot be read, picture and labels differ in size, or a label is none of the classes.
+        """
+        pair = super().__getitem__(index)
+        image = self._pairs[index].image
+        if self._warns_of_turned and is_turned(image):
+            self._warns_of_turned = False
+            logger.warning(
+                "warning: %s asks by its EXIF orientation to be shown turned or mirrored, which is not heeded: if its "
+                "labels were drawn on what a viewer shows, save it, and others like it, upright",
+                image,
+            )
+        return pair
 
     def _pairs_of(self, root: Path, part: str) -> list[Pair]:
         endings = [spelled for ending in _PICTURES for spelled in (ending, ending.upper())]
