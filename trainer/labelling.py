@@ -60,8 +60,8 @@ def label_images(
     """Label pictures and write them as the part `train` of a `LabelledFolder`.
 
     A picture that is there already is left as it is, so that the same call goes on where another was stopped; one that
-    cannot be read is passed over with a warning. Videos and folders are known again by where they lie: others of the
-    same name become recordings of their own.
+    cannot be read is passed over with a warning. Videos and folders are known again by where they lie as seen from
+    `folder`, so that all may be moved together: others of the same name become recordings of their own.
 
     Args:
         images: what to label; each video and each folder of pictures becomes a recording.
@@ -85,12 +85,12 @@ def label_images(
     if not 0 <= surely <= 1:
         raise ConfigError(f"a probability must be from 0 to 1, got {surely}")
     settings = json.loads(json.dumps(settings))  # as they are read back
-    recordings = _recordings(images, _claimed(folder, settings))
+    recordings = _recordings(images, folder, _claimed(folder, settings))
     synchronise(processes)  # no process writes before each has looked
     if processes.is_main:
         _claim(folder, trained, settings, recordings)
     synchronise(processes)
-    mine = list(_names(images, recordings))[processes.rank :: processes.count]
+    mine = list(_names(images, folder, recordings))[processes.rank :: processes.count]
     todo = {number: name for number, name in enumerate(mine) if not _labels_file(folder, name).is_file()}
     tally = _Tally(len(todo), processes.count)
     for number, name in todo.items():
@@ -181,29 +181,38 @@ def _claim(folder: Path, trained: Trained, settings: Mapping[str, object], recor
         write_classes(folder, trained.classes)
 
 
-def _recordings(images: UnlabelledImages, known: Mapping[str, str]) -> dict[str, str]:
-    """Give each video and folder of pictures, by where it lies, a name that no other has; known ones keep theirs."""
+def _recordings(images: UnlabelledImages, folder: Path, known: Mapping[str, str]) -> dict[str, str]:
+    """Give each video and folder of pictures, by its place, a name that no other has; known ones keep theirs."""
     recordings = dict(known)
     for index in range(len(images)):
-        path = _place(images.group(index))
-        if str(path) not in recordings:
+        path = _absolute(images.group(index))
+        place = _place(path, folder)
+        if place not in recordings:
             name = path.name if path.is_dir() else path.stem
-            recordings[str(path)] = _free(_visible(name), set(recordings.values()))
+            recordings[place] = _free(_visible(name), set(recordings.values()))
     return recordings
 
 
-def _names(images: UnlabelledImages, recordings: Mapping[str, str]) -> Iterator[str]:
+def _names(images: UnlabelledImages, folder: Path, recordings: Mapping[str, str]) -> Iterator[str]:
     """Give each picture a name that no other has: its recording's, as a folder, and its own."""
     taken: set[str] = set()
     for index in range(len(images)):
-        recording = recordings[str(_place(images.group(index)))]
+        recording = recordings[_place(_absolute(images.group(index)), folder)]
         name = _free(f"{recording}/{_visible(images.short_name(index))}", taken)
         taken.add(name)
         yield name
 
 
-def _place(group: str) -> Path:
-    """Say where a video or a folder lies: `.` and `..` have names, too."""
+def _place(path: Path, folder: Path) -> str:
+    """Say where a video or a folder lies as seen from the data set's folder."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return path.as_posix()
+
+
+def _absolute(group: str) -> Path:
+    """Give a path its name: `.` and `..` have one, too."""
     return Path(os.path.abspath(group))  # noqa: PTH100 - resolve() would follow links, whose names the user chose
 
 

@@ -234,6 +234,15 @@ def test_recordings_of_the_same_name_are_told_apart_in_later_calls(drives: Path,
     assert [found.name(index) for index in range(5, 8)] == ["front/a", "front-2/a", "front-2/b"]
 
 
+def test_sources_and_labels_may_be_moved_together(drives: Path, weights: list[str], tmp_path: Path):
+    project = (drives / "monday").rename(tmp_path / "project")
+    arguments = ("--weights", weights[0], "--every", "1")
+    assert run("label", project / "front", *arguments, "--output", project / "out").output.startswith("2 pictures")
+    moved = project.rename(tmp_path / "moved")
+    again = run("label", moved / "front", *arguments, "--output", moved / "out")
+    assert again.output.startswith("0 pictures labelled, 2 had been before")
+
+
 def test_a_folder_lacks_no_classes_after_a_full_disk(
     drives: Path, weights: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
