@@ -84,12 +84,7 @@ def label_images(
     """
     if not 0 <= surely <= 1:
         raise ConfigError(f"a probability must be from 0 to 1, got {surely}")
-    settings = json.loads(json.dumps(settings))  # as they are read back
-    recordings = _recordings(images, folder, _claimed(folder, settings))
-    synchronise(processes)  # no process writes before each has looked
-    if processes.is_main:
-        _claim(folder, trained, settings, recordings)
-    synchronise(processes)
+    recordings = _agree(images, trained, folder, settings, processes)
     mine = list(_names(images, folder, recordings))[processes.rank :: processes.count]
     todo = {number: name for number, name in enumerate(mine) if not _labels_file(folder, name).is_file()}
     tally = _Tally(len(todo), processes.count)
@@ -107,15 +102,7 @@ def label_images(
         )
         save_pair(folder, PART, name, rgb, labels)
         tally.add(labels)
-    counts = torch.tensor([tally.written, tally.unreadable, len(todo), len(mine), tally.sure, tally.pixels])
-    written, unreadable, missing, total, sure, pixels = sum_over_processes(counts, processes).tolist()
-    return Labelled(
-        written=written,
-        found=total - missing,
-        unreadable=unreadable,
-        sure=sure / pixels if pixels else 0.0,
-        stopped=written + unreadable < missing,
-    )
+    return tally.of_all(len(mine), processes)
 
 
 class _Tally:
@@ -147,6 +134,31 @@ class _Tally:
             *(self.written, self._todo, self._whose, 100 * self.sure / self.pixels),
             *divmod(round((now - self._begun) / self.written * left), 60),
         )
+
+    def of_all(self, pictures: int, processes: Processes) -> Labelled:
+        """Say what all processes did, of which this one had so many pictures, labelled before or not."""
+        counts = torch.tensor([self.written, self.unreadable, self._todo, pictures, self.sure, self.pixels])
+        written, unreadable, missing, total, sure, pixels = sum_over_processes(counts, processes).tolist()
+        return Labelled(
+            written=written,
+            found=total - missing,
+            unreadable=unreadable,
+            sure=sure / pixels if pixels else 0.0,
+            stopped=written + unreadable < missing,
+        )
+
+
+def _agree(
+    images: UnlabelledImages, trained: Trained, folder: Path, settings: Mapping[str, object], processes: Processes
+) -> dict[str, str]:
+    """Take a folder for these labels, and give each recording its name, alike in all processes."""
+    settings = json.loads(json.dumps(settings))  # as they are read back
+    recordings = _recordings(images, folder, _claimed(folder, settings))
+    synchronise(processes)  # no process writes before each has looked
+    if processes.is_main:
+        _claim(folder, trained, settings, recordings)
+    synchronise(processes)
+    return recordings
 
 
 def _claimed(folder: Path, settings: Mapping[str, object]) -> dict[str, str]:

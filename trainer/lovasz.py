@@ -8,7 +8,7 @@ from bsdnet.classes import IGNORE_INDEX
 
 SAMPLING_STEP = 5
 """Distance of the pixels that count, in pixels. It has no factor in common with the logits' stride of 8: so they lie
-everywhere between the logits' positions. At every pixel the sorting would take as long as the network."""
+everywhere between the logits' positions. All pixels would be 25 times as many to sort."""
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor, step: int = SAMPLING_STEP) -> Tensor:

@@ -236,11 +236,10 @@ def test_recordings_of_the_same_name_are_told_apart_in_later_calls(drives: Path,
 
 def test_sources_and_labels_may_be_moved_together(drives: Path, weights: list[str], tmp_path: Path):
     project = (drives / "monday").rename(tmp_path / "project")
-    arguments = ("--weights", weights[0], "--every", "1")
-    assert run("label", project / "front", *arguments, "--output", project / "out").output.startswith("2 pictures")
-    moved = project.rename(tmp_path / "moved")
-    again = run("label", moved / "front", *arguments, "--output", moved / "out")
-    assert again.output.startswith("0 pictures labelled, 2 had been before")
+    for place, expected in (("project", "2 pictures"), ("moved", "0 pictures labelled, 2 had been before")):
+        project = project.rename(tmp_path / place)
+        arguments = ("--weights", weights[0], "--every", "1", "--output", project / "out")
+        assert run("label", project / "front", *arguments).output.startswith(expected)
 
 
 def test_a_folder_lacks_no_classes_after_a_full_disk(
@@ -297,13 +296,10 @@ def test_wrong_usage(drives: Path, weights: list[str], tmp_path: Path, more: lis
 
 
 def test_its_own_output_is_no_source(drives: Path, weights: list[str], tmp_path: Path):
-    output = drives / "labelled"
-    sources = ["film.mp4", "labelled"]  # as a shell makes them of drives/*
-    for expected in ("5 pictures labelled", "0 pictures labelled, 5 had been before"):
-        output.mkdir(exist_ok=True)
-        result = label(drives, weights[:1], output, "--every", "1", sources=sources)
-        assert result.exit_code == 0, result.stderr
-        assert expected in result.output
+    (output := drives / "labelled").mkdir()
+    for expected in ("5 pictures labelled", "0 pictures labelled, 5 had been before"):  # sources as of drives/*
+        result = label(drives, weights[:1], output, "--every", "1", sources=["film.mp4", "labelled"])
+        assert (result.exit_code, expected in result.output) == (0, True), result.stderr
     alone = label(drives, weights[:1], output, sources=["labelled"])
     assert_one_line(alone, f"{output} is where the labels go: name videos or pictures that lie elsewhere", exit_code=2)
 
