@@ -29,7 +29,7 @@ from .stamped import HEIGHT, WIDTH, clock_ms, read_stamp
 
 FPS = 30
 FRAME_MS = 1000 / FPS
-SLACK_MS = 25.0  # of a machine that does other things as well
+SLACK_MS = 150.0  # of a machine that does other things as well; frames that queued would be 670 ms later by then
 POLICY = ReconnectPolicy(open_s=5, silence_s=2, notice_s=0.5, first_delay_s=0.1, longest_delay_s=0.2)
 
 
@@ -67,7 +67,7 @@ class TestServers:
         first, last = sorted(latencies_ms[5:15])[5], sorted(latencies_ms[-10:])[5]
         assert 100 < last < 100 + 2 * FRAME_MS + SLACK_MS
         assert last == pytest.approx(first, abs=FRAME_MS + SLACK_MS)  # a frame is just missed, or just not
-        assert last - 2 * FRAME_MS < reported_ms < last + SLACK_MS
+        assert reported_ms == pytest.approx(last, abs=2 * FRAME_MS + SLACK_MS)
 
     @pytest.mark.parametrize("kind", ["http", "udp", "rtsp"])
     def test_a_killed_server_is_found_again(self, serve, kind):
