@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import click
 
-from bsdnet.checkpoint import save_checkpoint, sha256_of
+from bsdnet.checkpoint import save_checkpoint
 from bsdnet.errors import ConfigError
 from trainer.averaging import average_weights
 from trainer.datasets.video import UnlabelledImages
@@ -18,7 +18,7 @@ from trainer.interrupt import StopSignals
 from trainer.labelling import PART, Labelled, label_images
 from trainer.options import FILE, FOLDER, debug_option, machine_options, parse_scales
 from trainer.recipes import Precision
-from trainer.trained import open_trained
+from trainer.trained import digest_of, open_trained
 
 
 @click.command()
@@ -44,7 +44,8 @@ def average(weights: tuple[Path, ...], output: Path) -> None:
     required=True,
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Who labels: a student's file or a teacher's folder; given again, an ensemble.",
+    help="Who labels: a student's file, a teacher's folder, or FILE.py:FACTORY, a function that gives a PyTorch "
+    "network; given again, an ensemble.",
 )
 @click.option("--output", required=True, type=FOLDER, help="Folder of the data set to write; made if missing.")
 @click.option(
@@ -99,7 +100,7 @@ def label(sources: Sequence[Path], weights: Sequence[Path], output: Path, **opti
             precision=options["precision"],
         )
         settings = {
-            "weights_sha256": [sha256_of(path / "model.safetensors" if path.is_dir() else path) for path in weights],
+            "weights_sha256": [digest_of(path) for path in weights],
             "short_side": looks.short_side,
             "flip": looks.flip,
             "scales": looks.scales,

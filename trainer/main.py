@@ -14,7 +14,7 @@ import click
 import torch
 from click.core import ParameterSource
 
-from bsdnet.checkpoint import holds_backbone, sha256_of
+from bsdnet.checkpoint import holds_backbone
 from bsdnet.errors import BsdnetError, ConfigError, one_line
 from bsdnet.machine import describe_measurement
 from bsdnet.modeling import BLOCKS, CONTEXTS
@@ -56,6 +56,7 @@ from trainer.run import make_folder, run_task
 from trainer.segformer import VARIANTS
 from trainer.segmentation import SegmentationData, SegmentationTask
 from trainer.teacher import load_teacher, read_class_mapping
+from trainer.trained import digest_of
 from trainer.trainees import CONFIGS, build_future_teacher, build_student, shape_of, train_size_of, variant_of
 
 _OF_EVALUATION = {
@@ -145,7 +146,7 @@ _OF_BOTH = {"dataset", "data_dir", "hold_out", "precision", "device", "debug"}
     "--weights",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Weights to evaluate: a student's file, or a teacher's folder; given again, an ensemble.",
+    help="Weights to evaluate: a student's file, a teacher's folder, FILE.py:FACTORY; given again, an ensemble.",
 )
 @click.option(
     "--eval-size",
@@ -362,7 +363,7 @@ def _evaluate(options: dict[str, Any]) -> None:
             options=evaluation, processes=processes, hold_out=options["hold_out"], predictions=options["predictions"],
         )  # fmt: skip
         if processes.is_main and options["as_json"]:
-            sums = [sha256_of(path / "model.safetensors" if path.is_dir() else path) for path in options["weights"]]
+            sums = [digest_of(path) for path in options["weights"]]
             made = {**describe_measurement("bsdnet-train"), "weights_sha256": sums[0] if len(sums) == 1 else sums}
             click.echo(json.dumps({**made, **report.as_dict()}, indent=2))
         elif processes.is_main:

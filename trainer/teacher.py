@@ -185,9 +185,14 @@ class EnsembleTeacher:
         """Look at pictures; see `Teacher`."""
         outputs = [teacher(images) for teacher in self._teachers]
         stage3, stage4, decoder = (_side_by_side([output[index] for output in outputs]) for index in range(3))
-        size = outputs[0].logits.shape[2:]
-        log_p = torch.stack([resize(output.logits.float(), size).log_softmax(1) for output in outputs])
-        return TeacherOutput(stage3, stage4, decoder, log_p.logsumexp(0) - math.log(len(outputs)))
+        return TeacherOutput(stage3, stage4, decoder, average_probabilities([output.logits for output in outputs]))
+
+
+def average_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Give the logs of the mean of what several networks hold for likely, at the size of the first's logits."""
+    size = logits[0].shape[2:]
+    log_p = torch.stack([resize(one.float(), size).log_softmax(1) for one in logits])
+    return log_p.logsumexp(0) - math.log(len(logits))
 
 
 def load_teacher(

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from bsdnet.checkpoint import Checkpoint, CheckpointMetadata, default_weights, load_checkpoint
 from bsdnet.classes import CITYSCAPES_19
 from bsdnet.errors import ConfigError
+from bsdnet.foreign import file_of, load_module, names_factory
 from bsdnet.modeling import BSDNet
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
-from cli.bench.foreign import neighbours_of, run_file
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def load_candidate(spec: str) -> Candidate:
         ConfigError: FILE.py:FACTORY cannot be loaded, or there is no such alternative.
         CheckpointError: the weights cannot be loaded.
     """
-    if ".py:" in spec:
+    if names_factory(spec):
         return _foreign(spec)
     name, _, change = spec.partition(":")
     if change and name in CONFIGS:
@@ -132,14 +132,14 @@ def _parts(candidate: Candidate) -> tuple[str, ...]:
     """The path of the file that a candidate is from, without its suffix; empty if it is from none."""
     if candidate.spec in CONFIGS:
         return ()
-    file = candidate.spec.rpartition(":")[0] if ".py:" in candidate.spec else candidate.spec
-    return Path(file).with_suffix("").parts
+    file = file_of(candidate.spec) if names_factory(candidate.spec) else Path(candidate.spec)
+    return file.with_suffix("").parts
 
 
 def _long_name(candidate: Candidate, depth: int) -> str:
     """A candidate's name with the last `depth` parts of its path."""
     path = "/".join(_parts(candidate)[-depth:])
-    return f"{path}:{candidate.name}" if ".py:" in candidate.spec else path or candidate.name
+    return f"{path}:{candidate.name}" if names_factory(candidate.spec) else path or candidate.name
 
 
 def _ours(spec: str, name: str, checkpoint: Checkpoint, weights: str) -> Candidate:
@@ -153,15 +153,8 @@ def _random(spec: str, name: str, model: BSDNet, letter: str) -> Candidate:
 
 
 def _foreign(spec: str) -> Candidate:
-    file, _, factory = spec.rpartition(":")
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"--module {spec}: there is no file {file}; expected FILE.py:FACTORY")
     try:
-        with neighbours_of(path):
-            made = getattr(run_file(path), factory)()
-    except (Exception, SystemExit) as error:  # foreign code raises anything, and a script may end its process
-        raise ConfigError(f"--module {spec} cannot be loaded: {type(error).__name__}: {error}") from error
-    if not isinstance(made, nn.Module):
-        raise ConfigError(f"--module {spec}: {factory}() gave a {type(made).__name__}, expected a torch.nn.Module")
-    return Candidate(name=factory, spec=spec, model=made.eval(), weights="its own")
+        model = load_module(spec)
+    except ConfigError as error:
+        raise ConfigError(f"--module {error}") from error
+    return Candidate(name=spec.rpartition(":")[2], spec=spec, model=model, weights="its own")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from bsdnet.foreign import names_factory
 from cli.options import BACKENDS, Command, parse_size
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -45,7 +46,7 @@ def parse_target(context: click.Context, parameter: click.Parameter, value: str 
 def parse_modules(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> Sequence[str]:
     """Refuse what cannot name somebody's module."""
     for value in values:
-        if ".py:" not in value:
+        if not names_factory(value):
             raise click.BadParameter(f"{value!r} is not FILE.py:FACTORY, such as net.py:build", context, parameter)
     return values
 

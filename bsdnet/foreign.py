@@ -1,11 +1,53 @@
-"""Running somebody's Python file beside others that know nothing of it."""
+"""Anybody's networks: running somebody's Python file beside others that know nothing of it."""
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+
+from torch import nn
+
+from bsdnet.errors import ConfigError
+
+_SPEC = re.compile(r"(?P<file>.+\.py):(?P<factory>[^/\\:]+)")
+
+
+def names_factory(spec: str) -> bool:
+    """Say whether something is of the form `FILE.py:FACTORY`."""
+    return _SPEC.fullmatch(spec) is not None
+
+
+def file_of(spec: str) -> Path:
+    """Give the file of `FILE.py:FACTORY`."""
+    return Path(spec.rpartition(":")[0])
+
+
+def load_module(spec: str) -> nn.Module:
+    """Call a function of somebody's file that gives a network.
+
+    Args:
+        spec: `FILE.py:FACTORY`; the function takes no arguments, and its file may import its neighbours.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        ConfigError: there is no such file or function, it fails, or it gives something else.
+    """
+    path, factory = file_of(spec), spec.rpartition(":")[2]
+    if not path.is_file():
+        raise ConfigError(f"{spec}: there is no file {path}; expected FILE.py:FACTORY")
+    try:
+        with neighbours_of(path):
+            made = getattr(run_file(path), factory)()
+    except (Exception, SystemExit) as error:  # foreign code raises anything, and a script may end its process
+        raise ConfigError(f"{spec} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(made, nn.Module):
+        raise ConfigError(f"{spec}: {factory}() gave a {type(made).__name__}, expected a torch.nn.Module")
+    return made.eval()
 
 
 def run_file(path: Path) -> ModuleType:
