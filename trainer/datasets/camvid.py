@@ -18,36 +18,37 @@ _MAX_STRAY_SHARE = 0.05
 _NAME = re.compile(r"(?P<drive>0001TP|0006R0|0016E5|Seq05VD)_f?(?P<frame>\d+)")
 
 # The 32 classes of the original labels: colour, class of the 11, and whether it is the one that the class is named for.
+# Which class, was read off the SegNet tutorial's labels of the same 701 pictures, but of Train, which none shows.
 _COLORS = (
-    ("Animal", (64, 128, 64), _PEDESTRIAN, False),
-    ("Archway", (192, 0, 128), _BUILDING, False),
+    ("Animal", (64, 128, 64), IGNORE_INDEX, False),
+    ("Archway", (192, 0, 128), IGNORE_INDEX, False),
     ("Bicyclist", (0, 128, 192), _BICYCLIST, True),
-    ("Bridge", (0, 128, 64), _BUILDING, False),
+    ("Bridge", (0, 128, 64), IGNORE_INDEX, False),
     ("Building", (128, 0, 0), _BUILDING, True),
     ("Car", (64, 0, 128), _CAR, True),
-    ("CartLuggagePram", (64, 0, 192), _PEDESTRIAN, False),
-    ("Child", (192, 128, 64), _PEDESTRIAN, False),
+    ("CartLuggagePram", (64, 0, 192), IGNORE_INDEX, False),
+    ("Child", (192, 128, 64), IGNORE_INDEX, False),
     ("Column_Pole", (192, 192, 128), _POLE, True),
     ("Fence", (64, 64, 128), _FENCE, True),
     ("LaneMkgsDriv", (128, 0, 192), _ROAD, False),
     ("LaneMkgsNonDriv", (192, 0, 64), _ROAD, False),
     ("Misc_Text", (128, 128, 64), _SIGN, False),
     ("MotorcycleScooter", (192, 0, 192), _BICYCLIST, False),
-    ("OtherMoving", (128, 64, 64), _CAR, False),
+    ("OtherMoving", (128, 64, 64), IGNORE_INDEX, False),
     ("ParkingBlock", (64, 192, 128), _PAVEMENT, False),
     ("Pedestrian", (64, 64, 0), _PEDESTRIAN, True),
     ("Road", (128, 64, 128), _ROAD, True),
-    ("RoadShoulder", (128, 128, 192), _PAVEMENT, False),
+    ("RoadShoulder", (128, 128, 192), _ROAD, False),
     ("SUVPickupTruck", (64, 128, 192), _CAR, False),
     ("Sidewalk", (0, 0, 192), _PAVEMENT, True),
     ("SignSymbol", (192, 128, 128), _SIGN, True),
     ("Sky", (128, 128, 128), _SKY, True),
-    ("TrafficCone", (0, 0, 64), _POLE, False),
+    ("TrafficCone", (0, 0, 64), IGNORE_INDEX, False),
     ("TrafficLight", (0, 64, 64), _SIGN, False),
     ("Train", (192, 64, 128), _CAR, False),
     ("Tree", (128, 128, 0), _TREE, True),
     ("Truck_Bus", (192, 128, 192), _CAR, False),
-    ("Tunnel", (64, 0, 64), _BUILDING, False),
+    ("Tunnel", (64, 0, 64), _ROAD, False),
     ("VegetationMisc", (192, 192, 0), _TREE, False),
     ("Void", (0, 0, 0), IGNORE_INDEX, True),
     ("Wall", (64, 192, 0), _BUILDING, False),
@@ -94,8 +95,7 @@ class CamVidOriginal(_CamVidDrives):
     """CamVid at its original 960x720, whose labels are colours of 32 classes.
 
     Expected layout: `<root>/701_StillsRaw_full/<name>.png` with `<root>/LabeledApproved_full/<name>_L.png`. The split
-    is that of the SegNet tutorial, told by drive and frame number. Made after the publication's description and tested
-    on pictures drawn in its format.
+    is that of the SegNet tutorial, told by drive and frame number.
 
     Args:
         root: the data set's folder.
