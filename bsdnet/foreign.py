@@ -25,6 +25,11 @@ def file_of(spec: str) -> Path:
     return Path(spec.rpartition(":")[0])
 
 
+def factory_of(spec: str) -> str:
+    """Give the function of `FILE.py:FACTORY`."""
+    return spec.rpartition(":")[2]
+
+
 def load_module(spec: str) -> nn.Module:
     """Call a function of somebody's file that gives a network.
 
@@ -37,7 +42,7 @@ def load_module(spec: str) -> nn.Module:
     Raises:
         ConfigError: there is no such file or function, it fails, or it gives something else.
     """
-    path, factory = file_of(spec), spec.rpartition(":")[2]
+    path, factory = file_of(spec), factory_of(spec)
     if not path.is_file():
         raise ConfigError(f"{spec}: there is no file {path}; expected FILE.py:FACTORY")
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 from bsdnet.checkpoint import IMAGENET_MEAN, IMAGENET_STD, load_checkpoint, sha256_of
 from bsdnet.classes import ADE20K_150, CAMVID_11, CITYSCAPES_19, ClassSet
 from bsdnet.errors import CheckpointError, ConfigError
-from bsdnet.foreign import file_of, load_module, names_factory
+from bsdnet.foreign import factory_of, file_of, load_module, names_factory
 from trainer.device import place
 from trainer.teacher import average_probabilities, load_teacher, teacher_classes
 
@@ -83,13 +83,15 @@ def open_trained(weights: Sequence[Path], device: torch.device, classes: ClassSe
 
 
 def digest_of(weights: Path) -> str:
-    """Give the SHA-256 of a file or a folder of weights, to know them again; of anybody's network, of its file.
+    """Give the SHA-256 of a file or a folder of weights, to know them again.
+
+    Of anybody's network it is that of its file, with the name of its factory behind a colon.
 
     Raises:
         CheckpointError: it cannot be read.
     """
     if _is_foreign(weights):
-        return sha256_of(file_of(str(weights)))
+        return f"{sha256_of(file_of(str(weights)))}:{factory_of(str(weights))}"
     return sha256_of(weights / "model.safetensors" if weights.is_dir() else weights)
 
 
@@ -113,11 +115,11 @@ def _checked(network: Callable[[Tensor], Tensor], path: Path, classes: ClassSet)
             logits = network(images)
         except Exception as error:  # it may do anything with its input
             raise ConfigError(f"{path} failed: {type(error).__name__}: {error}") from error
-        expected = (len(images), len(classes))
-        if not isinstance(logits, Tensor) or logits.dim() != 4 or logits.shape[:2] != expected:
+        count, number = len(images), len(classes)
+        if not isinstance(logits, Tensor) or logits.dim() != 4 or logits.shape[:2] != (count, number):
             found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ConfigError(
-                f"{path} gave {found}, expected logits {(*expected, 'h', 'w')} of the classes of {classes.name}"
+                f"{path} gave {found}, expected logits ({count}, {number}, h, w) of the classes of {classes.name}"
             )
         return logits
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bsdnet.checkpoint import Checkpoint, CheckpointMetadata, default_weights, load_checkpoint
 from bsdnet.classes import CITYSCAPES_19
 from bsdnet.errors import ConfigError
-from bsdnet.foreign import file_of, load_module, names_factory
+from bsdnet.foreign import factory_of, file_of, load_module, names_factory
 from bsdnet.modeling import BSDNet
 from bsdnet.modeling.bsdnet import B_CONFIG, S_CONFIG
 
@@ -157,4 +157,4 @@ def _foreign(spec: str) -> Candidate:
         model = load_module(spec)
     except ConfigError as error:
         raise ConfigError(f"--module {error}") from error
-    return Candidate(name=spec.rpartition(":")[2], spec=spec, model=model, weights="its own")
+    return Candidate(name=factory_of(spec), spec=spec, model=model, weights="its own")

@@ -80,8 +80,8 @@ def test_anybodys_network_is_one_of_several(file: Path, tmp_path: Path):
     torch.testing.assert_close(expected.exp().sum(1), torch.ones(1, 32, 48))
 
 
-def test_it_is_known_again_by_its_file(file: Path):
-    assert digest_of(Path(f"{file}:bands")) == hashlib.sha256(FACTORY.encode()).hexdigest()
+def test_it_is_known_again_by_its_file_and_factory(file: Path):
+    assert digest_of(Path(f"{file}:bands")) == hashlib.sha256(FACTORY.encode()).hexdigest() + ":bands"
 
 
 def test_it_is_evaluated_as_weights_are(file: Path):
@@ -100,7 +100,7 @@ def test_it_labels_beside_a_student(file: Path, tmp_path: Path):
     result = run("label", tmp_path / "drive", *arguments)
     assert result.exit_code == 0, result.output
     noted = json.loads((tmp_path / "out" / "labelled.json").read_text())["settings"]
-    assert noted["weights_sha256"] == [digest_of(Path(student)), digest_of(file)]
+    assert noted["weights_sha256"] == [digest_of(Path(student)), digest_of(Path(f"{file}:bands"))]
     file.write_text(FACTORY + "# changed\n")
     assert_one_line(run("label", tmp_path / "drive", *arguments), "was labelled with other settings", exit_code=2)
 
@@ -108,7 +108,7 @@ def test_it_labels_beside_a_student(file: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
-        ("few", "net.py:few gave (1, 3, 32, 48), expected logits (1, 11, 'h', 'w') of the classes of camvid-11"),
+        ("few", "net.py:few gave (1, 3, 32, 48), expected logits (1, 11, h, w) of the classes of camvid-11"),
         ("gives", "net.py:gives gave dict, expected logits"),
         ("fails", "net.py:fails failed: ValueError: no way"),
         ("broken", "net.py:broken cannot be loaded: OSError: no weights"),
