@@ -67,8 +67,8 @@ def distilled_recipe(run: dict[str, Any]) -> str:
 
 
 def labelled_recipe(run: dict[str, Any]) -> str:
-    """The numbers of a run that learnt from pictures that networks had labelled, too."""
-    share = f"a share of {run['further_share']:g} of them of {run['further_images']} pictures that networks labelled"
+    """The numbers of a run that learnt from further labelled pictures too."""
+    share = f"a share of {run['further_share']:g} of them of {run['further_images']} further pictures"
     return f"{_length(run)}, {_numbers(run)};\n{share}, seed {run['seed']}"
 
 

@@ -49,6 +49,7 @@ BLOCKS = {
     "recipe-degraded": Block(accuracy.recipe, ("camvid-s-run-6.recipe.json",)),
     "recipe-labelled": Block(accuracy.labelled_recipe, ("camvid-s-run-15.recipe.json",)),
     "recipe-lovasz": Block(accuracy.labelled_recipe, ("camvid-s-run-16.recipe.json",)),
+    "recipe-cityscapes": Block(accuracy.labelled_recipe, ("camvid-s-run-17.recipe.json",)),
     "recipe-b": Block(accuracy.distilled_recipe, ("camvid-b-run-2.recipe.json",)),
     "top-1": Block(partial(accuracy.top_1, digits=1), ("pretrain-s.log",)),
     "top-1-exact": Block(partial(accuracy.top_1, digits=2), ("pretrain-s.log",)),
