@@ -39,8 +39,8 @@ def by_class(*splits: dict[str, Any]) -> str:
     return table(["class", *header], rows)
 
 
-def multi_scale(report: dict[str, Any]) -> str:
-    """MIoU on test of several looks at each picture."""
+def mean_iou(report: dict[str, Any]) -> str:
+    """MIoU of one evaluation."""
     return percent(report["miou"])
 
 

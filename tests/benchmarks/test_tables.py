@@ -100,7 +100,7 @@ def test_a_changed_result_is_found_and_written_into_every_document(root: Path):
     miou = markdown.percent(json.loads((ROOT / RESULTS / "camvid-s.test.json").read_text())["miou"])
     readme, card = root / "README.md", root / "bsdnet/weights/MODEL_CARD.md"
     assert after.pop(readme) == before.pop(readme).replace(f"mIoU **{miou}** on test", "mIoU **71.2** on test")
-    assert after.pop(card) == before.pop(card).replace(f"** | **{miou}** |", "** | **71.2** |")
+    assert after.pop(card) == before.pop(card).replace(f"** | **{miou}** |", "** | **71.2** |", 1)
     assert after == before
 
 
