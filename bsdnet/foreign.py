@@ -12,7 +12,7 @@ from torch import nn
 
 from bsdnet.errors import ConfigError
 
-_SPEC = re.compile(r"(?P<file>.+\.py):(?P<factory>[^/\\:]+)")
+_SPEC = re.compile(r".+\.py:[^/\\:]+")
 
 
 def names_factory(spec: str) -> bool:

@@ -40,6 +40,8 @@ BLOCKS = {
     "multi-scale": Block(accuracy.mean_iou, ("camvid-s-multi-scale.test.json",)),
     "full-size": Block(accuracy.mean_iou, ("camvid-s-full-size.test.json",)),
     "full-size-704": Block(accuracy.mean_iou, ("camvid-s-full-size-704.test.json",)),
+    "same-pictures": Block(accuracy.mean_iou, ("camvid-s-same-pictures.test.json",)),
+    "same-pictures-704": Block(accuracy.mean_iou, ("camvid-s-same-pictures-704.test.json",)),
     "drive-0001TP": Block(partial(accuracy.drive, "0001TP"), ("camvid-s.test.json",)),
     "drive-Seq05VD": Block(partial(accuracy.drive, "Seq05VD"), ("camvid-s.test.json",)),
     "drive-0001TP-b": Block(partial(accuracy.drive, "0001TP"), ("camvid-b.test.json",)),
